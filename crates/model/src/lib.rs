@@ -1,0 +1,33 @@
+//! The nouns of Requiem, on one page. Pure: no I/O, no async, no Kubernetes, no libc.
+//!
+//! | noun | module |
+//! |---|---|
+//! | digests, one type per kind | [`digest`] |
+//! | canonical JSON | [`canon`] |
+//! | validated paths and names | [`names`] |
+//! | layers, requirement levels, limits | [`policy`] |
+//! | what is to be run | [`request`] |
+//! | what came out | [`result`] |
+//! | which isolation was in force | [`report`] |
+//! | how far determinism can be trusted | [`confidence`] |
+//! | what operator and executor say to one another | [`attempt`] |
+
+pub mod attempt;
+pub mod canon;
+pub mod confidence;
+pub mod digest;
+pub mod names;
+pub mod policy;
+pub mod report;
+pub mod request;
+pub mod result;
+
+pub use canon::CanonError;
+pub use digest::{
+    BlobDigest, BundleRoot, DigestError, ExecutionRoot, PolicyDigest, RequestDigest, ResultDigest, TreeDigest,
+};
+pub use names::{EnvName, NameError, RelPath};
+pub use policy::{Layer, Limits, Requirement, SandboxPolicy};
+pub use report::SandboxReport;
+pub use request::{ExecutionRequest, RequestError};
+pub use result::{Failure, FailureReason, Outcome, RunResult};
