@@ -1,1 +1,38 @@
-//! placeholder
+//! Proofs of executions: what a run claims, under two Merkle roots, verifiable offline by anyone.
+//!
+//! The flow: a [`BundleBody`] is [sealed](seal) into its exact canonical bytes and two roots. The
+//! **execution root** covers what every honest re-run must reproduce; the **bundle root** wraps it with
+//! what only this run can say. [`verify`] takes the bytes, recomputes both roots and everything that
+//! follows from the facts, and refuses with a stable code; [`prove_output`] shows one output without the
+//! rest. The byte specification stands in `docs/format/proof.md`.
+//!
+//! A verified bundle is intact and consistent. Who made it, and whether a re-run agrees, are other
+//! questions: "integrity only" is all this crate ever says.
+//!
+//! | part | module |
+//! |---|---|
+//! | documents | [`body`] |
+//! | trees and paths | [`tree`] |
+//! | which fact is which leaf | [`leaves`] |
+//! | what must agree inside a body | [`rules`] |
+//! | sealing and verifying | [`verify`](mod@verify) |
+//! | one output by itself | [`inclusion`] |
+//! | files that carry a bundle | [`file`](mod@file) |
+
+pub mod body;
+pub mod error;
+pub mod file;
+pub mod inclusion;
+pub mod leaves;
+pub mod rules;
+pub mod time;
+pub mod tree;
+pub mod verify;
+
+pub use body::{BundleBody, Engine, ExecutionFacts, ExecutorClaim, RunClaims, SCHEMA};
+pub use error::VerifyError;
+pub use file::{ProofFile, ProofFileError};
+pub use inclusion::{OutputProof, prove_output, verify_output};
+pub use rules::check_fits;
+pub use time::rfc3339_millis;
+pub use verify::{Expect, Sealed, Verified, seal, verify};
