@@ -1,0 +1,97 @@
+//! The command line: one variant per command, one function per variant.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::Result;
+use crate::cluster::{self, Name};
+use crate::progress::{print, say};
+
+/// The one door to build, try and test Requiem.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Commands {
+    /// A real control plane (etcd, kube-apiserver) on loopback.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Start it (builds the programs once) and say how to use it.
+    Up {
+        /// Its name.
+        #[arg(default_value = "dev")]
+        name: String,
+    },
+    /// Stop it and remove everything of it.
+    Down {
+        /// Its name.
+        #[arg(default_value = "dev")]
+        name: String,
+    },
+    /// List clusters, or look whether the cluster of a context answers.
+    Status {
+        /// A context of your own kubeconfig instead.
+        #[arg(long)]
+        context: Option<String>,
+    },
+    /// Stop all clusters and remove the built programs from the cache.
+    Clean,
+}
+
+/// Parses the arguments of this process and does what they say.
+pub fn run() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(command: Commands) -> Result<()> {
+    match command {
+        Commands::Cluster(command) => cluster_command(command),
+    }
+}
+
+fn cluster_command(command: ClusterCommand) -> Result<()> {
+    match command {
+        ClusterCommand::Up { name } => {
+            let access = cluster::up(&Name::parse(&name)?)?;
+            print(&format!("export KUBECONFIG={}", access.kubeconfig.display()));
+            print(&format!("alias kubectl={}", access.kubectl.display()));
+            Ok(())
+        }
+        ClusterCommand::Down { name } => {
+            let name = Name::parse(&name)?;
+            let there = cluster::down(&name)?;
+            say(&if there {
+                format!("✓ cluster {name} is gone")
+            } else {
+                format!("· there is no cluster {name}")
+            });
+            Ok(())
+        }
+        ClusterCommand::Status { context: Some(context) } => {
+            print(cluster::version(&context)?.trim_end());
+            Ok(())
+        }
+        ClusterCommand::Status { context: None } => {
+            for name in cluster::list()? {
+                print(&cluster::status(&name)?);
+            }
+            Ok(())
+        }
+        ClusterCommand::Clean => cluster::clean(),
+    }
+}

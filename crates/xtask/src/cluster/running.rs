@@ -1,0 +1,222 @@
+//! What runs, and ending it. A cluster is throw-away: its data goes with it, so there is nothing to flush and SIGKILL is clean.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use super::layout::{self, Layout, Name};
+use crate::process::{Background, Target, start_time};
+use crate::{Error, Result, paths, process, progress, reaper, tools};
+
+/// The programs, in the order in which they are ended.
+const PROGRAMS: [&str; 2] = ["kube-apiserver", "etcd"];
+/// A killed process is gone at once unless the kernel itself hangs.
+const GONE: Duration = Duration::from_secs(30);
+
+/// A control plane that this process has started. Dropped: stopped and removed.
+#[derive(Debug)]
+pub struct ControlPlane {
+    layout: Layout,
+    children: Vec<(&'static str, Background)>,
+    released: bool,
+}
+
+// === impl ControlPlane ===
+
+impl ControlPlane {
+    /// Makes the folder, exclusively: of two commands that start the same cluster one is told so.
+    ///
+    /// # Errors
+    /// The folder exists or cannot be made.
+    pub fn prepare(layout: &Layout) -> Result<Self> {
+        paths::make_private(&layout::clusters()?)?;
+        let folder = layout.folder();
+        // The guard first: from here on the folder goes whatever happens.
+        let plane = Self { layout: layout.clone(), children: Vec::new(), released: false };
+        if let Err(source) = fs::create_dir(folder) {
+            std::mem::forget(plane);
+            let doing = format!("make {} (is another command starting this cluster?)", folder.display());
+            return Err(Error::Io { doing, source });
+        }
+        reaper::global()?.watch_folder(folder)?;
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(folder, private).map_err(Error::io(format!("protect {}", folder.display())))?;
+        Ok(plane)
+    }
+
+    /// Takes a started program into its care and notes its process.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn add(&mut self, program: &'static str, child: Background) -> Result<()> {
+        let note = format!("{} {}\n", child.id(), start_time(child.id()).unwrap_or_default());
+        self.children.push((program, child));
+        let path = self.layout.pid(program);
+        fs::write(&path, note).map_err(Error::io(format!("write {}", path.display())))
+    }
+
+    /// How `program` ended, if it has.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn ended(&mut self, program: &str) -> Result<Option<ExitStatus>> {
+        match self.children.iter_mut().find(|(name, _)| *name == program) {
+            Some((_, child)) => child.ended(),
+            None => Ok(None),
+        }
+    }
+
+    /// Its log.
+    pub fn log(&self, program: &str) -> PathBuf {
+        self.layout.log(program)
+    }
+
+    /// Its name.
+    pub const fn name(&self) -> &Name {
+        self.layout.name()
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.layout.folder()
+    }
+
+    /// Lets it run on after this process.
+    ///
+    /// # Errors
+    /// The reaper cannot be told; then it is stopped.
+    pub fn release(mut self) -> Result<()> {
+        for (_, child) in self.children.drain(..) {
+            child.release()?;
+        }
+        self.released = true;
+        reaper::global()?.forget_folder(self.layout.folder())
+    }
+
+    /// Ends the programs, waits for them, removes the folder.
+    ///
+    /// # Errors
+    /// The folder cannot be removed.
+    pub fn stop(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.released = true;
+        while let Some((_, child)) = self.children.pop() {
+            drop(child);
+        }
+        remove(self.layout.folder())?;
+        reaper::global()?.forget_folder(self.layout.folder())
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if !self.released {
+            // The reaper still knows the folder and tries again; a destructor has nobody to tell.
+            let _left_to_the_reaper = self.end();
+        }
+    }
+}
+
+// === clusters that other commands have started ===
+
+/// Whether every program of the cluster runs.
+pub fn is_running(layout: &Layout) -> bool {
+    PROGRAMS.iter().all(|program| process_of(layout, program).is_some())
+}
+
+/// Removes what a crash or a reboot has left of a cluster.
+///
+/// # Errors
+/// A process or the folder cannot be removed.
+pub fn remove_stale(layout: &Layout) -> Result<()> {
+    if !layout.folder().exists() {
+        return Ok(());
+    }
+    progress::say(&format!("· cluster {} is no longer whole; starting it anew", layout.name()));
+    end(layout)
+}
+
+/// Stops the cluster `name`; `false` if there was none.
+///
+/// # Errors
+/// A process or the folder cannot be removed.
+pub fn down(name: &Name) -> Result<bool> {
+    let layout = Layout::of(name)?;
+    let there = layout.folder().exists();
+    if there {
+        end(&layout)?;
+    }
+    Ok(there)
+}
+
+/// Names of all clusters of this user.
+///
+/// # Errors
+/// The state folder cannot be read.
+pub fn list() -> Result<Vec<Name>> {
+    let folder = layout::clusters()?;
+    let Ok(entries) = fs::read_dir(&folder) else { return Ok(Vec::new()) };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<Name> = names.filter_map(|name| Name::parse(&name).ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// One line about the cluster `name`.
+///
+/// # Errors
+/// There is no home folder.
+pub fn status(name: &Name) -> Result<String> {
+    let layout = Layout::of(name)?;
+    let state = if is_running(&layout) { "running" } else { "stopped" };
+    Ok(format!("{name}\t{state}\t{}", layout.kubeconfig().display()))
+}
+
+/// Stops every cluster and removes the built programs.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn clean() -> Result<()> {
+    for name in list()? {
+        down(&name)?;
+    }
+    remove(&tools::cache_folder()?)
+}
+
+fn end(layout: &Layout) -> Result<()> {
+    for program in PROGRAMS {
+        let Some((id, started)) = process_of(layout, program) else { continue };
+        let Some(target) = Target::of(id)? else { continue };
+        // Between the note and the hold the id may have passed to another process: look again, now that it is held.
+        if start_time(id) != Some(started) {
+            continue;
+        }
+        target.kill_group()?;
+        if !target.wait_gone(GONE)? {
+            let what = format!("{program} (process {id}) does not end");
+            return Err(Error::check(what, "Look at it with `ps`; the cluster's folder was kept"));
+        }
+    }
+    remove(layout.folder())
+}
+
+/// The live process that `program`'s note names.
+fn process_of(layout: &Layout, program: &str) -> Option<(u32, u64)> {
+    let note = fs::read_to_string(layout.pid(program)).ok()?;
+    let (id, started) = note.trim().split_once(' ')?;
+    let (id, started) = (id.parse().ok()?, started.parse().ok()?);
+    (process::start_time(id) == Some(started)).then_some((id, started))
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", folder.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}

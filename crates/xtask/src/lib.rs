@@ -1,0 +1,27 @@
+//! `cargo xtask`: the one door for people and CI. A library too, so that suites and benchmarks start the same cluster.
+//!
+//! | concern | module |
+//! |---|---|
+//! | command line | [`cli`] |
+//! | what must be there before anything starts | [`prerequisites`] |
+//! | programs built once from pinned Go modules | [`tools`] |
+//! | etcd and kube-apiserver on loopback | [`cluster`] |
+//! | certificates for development | [`pki`] |
+//! | nothing is left behind, however the process ends | [`reaper`] |
+//! | child processes | [`process`] |
+//! | where things lie | [`paths`] |
+//! | what the user sees while waiting | [`progress`] |
+//! | what went wrong, and what to do | [`error`] |
+
+pub mod cli;
+pub mod cluster;
+pub mod error;
+pub mod paths;
+pub mod pki;
+pub mod prerequisites;
+pub mod process;
+pub mod progress;
+pub mod reaper;
+pub mod tools;
+
+pub use error::{Error, Result};

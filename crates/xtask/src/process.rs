@@ -1,0 +1,278 @@
+//! Child processes: run one to its end, keep one in the background, and end one that another xtask started.
+//!
+//! Every child leads a process group that the reaper knows, so none outlives this process unless it is released.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use crate::{Error, Result, reaper};
+
+/// A child in a process group of its own. Dropped: the group is killed and waited for.
+#[derive(Debug)]
+pub struct Background {
+    child: Child,
+    released: bool,
+}
+
+/// A process that is not our child, held by a descriptor so that its id cannot be reused under us.
+#[derive(Debug)]
+pub struct Target {
+    pid: Pid,
+    fd: OwnedFd,
+}
+
+/// What a program said and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    /// Whether it ended with code 0.
+    pub ok: bool,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+// === impl Background ===
+
+impl Background {
+    /// Starts `command` in a group of its own.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn spawn(command: &mut Command) -> Result<Self> {
+        let reaper = reaper::global()?;
+        let child = command.process_group(0).spawn().map_err(start_error(command))?;
+        let guard = Self { child, released: false };
+        reaper.watch_group(guard.id())?;
+        Ok(guard)
+    }
+
+    /// Process id, which is also the group's.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The child, for its pipes.
+    pub const fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().map_err(Error::io("ask for a child's state"))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn wait(mut self) -> Result<ExitStatus> {
+        if let Some(target) = Target::of(self.id())? {
+            while !target.wait_gone(Duration::from_secs(3600))? {}
+        }
+        self.collect()
+    }
+
+    /// Lets it live on after this process.
+    ///
+    /// # Errors
+    /// The reaper cannot be told; then the child is killed.
+    pub fn release(mut self) -> Result<()> {
+        reaper::global()?.forget_group(self.id())?;
+        self.released = true;
+        Ok(())
+    }
+
+    /// Sends SIGTERM to the group, then SIGKILL after `grace`.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn stop(mut self, grace: Duration) -> Result<ExitStatus> {
+        if let Some(target) = Target::of(self.id())? {
+            signal_group(target.pid, Signal::TERM)?;
+            if !target.wait_gone(grace)? {
+                target.kill_group()?;
+            }
+        }
+        self.kill_group();
+        self.collect()
+    }
+
+    /// Whatever is left in the group goes. While the leader is not collected its id cannot name another group.
+    fn kill_group(&self) {
+        if let Some(pid) = pid(self.id()) {
+            // ESRCH is the good case, and in a destructor there is nobody to tell about another.
+            let _already_gone = kill_process_group(pid, Signal::KILL);
+        }
+    }
+
+    /// Forgets and collects the ended leader, in this order: afterwards the id may be reused.
+    fn collect(&mut self) -> Result<ExitStatus> {
+        self.released = true;
+        reaper::global()?.forget_group(self.id())?;
+        self.child.wait().map_err(Error::io("wait for a child"))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        self.kill_group();
+        // Collects the zombie; how a killed child ended is known, and a missing reaper has nothing to forget.
+        let _status = self.collect();
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Holds process `id`; `None` if there is none.
+    ///
+    /// # Errors
+    /// The kernel has no pidfd (older than 5.3) or refuses.
+    pub fn of(id: u32) -> Result<Option<Self>> {
+        let Some(pid) = pid(id) else { return Ok(None) };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Some(Self { pid, fd })),
+            Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(Error::io(format!("hold process {id}"))(errno.into())),
+        }
+    }
+
+    /// Sends SIGKILL to its group.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn kill_group(&self) -> Result<()> {
+        signal_group(self.pid, Signal::KILL)
+    }
+
+    /// Waits until it is gone (or a zombie); `false` after `limit`.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn wait_gone(&self, limit: Duration) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec {
+                tv_sec: i64::try_from(rest.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(rest.subsec_nanos()),
+            };
+            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) => return Ok(false),
+                Ok(_) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::io("wait for a process")(errno.into())),
+            }
+        }
+    }
+}
+
+/// When process `id` was started, in clock ticks since boot: together with the id it names one process.
+pub fn start_time(id: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name in parentheses may hold anything; fields are counted after its end. This is field 22 of proc_pid_stat(5).
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    if state == "Z" || state == "X" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Runs `command` to its end with both streams captured.
+///
+/// # Errors
+/// It cannot be started. A failing end is not an error here.
+pub fn capture(command: &mut Command) -> Result<Said> {
+    let reaper = reaper::global()?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(start_error(command))?;
+    let id = child.id();
+    reaper.watch_group(id)?;
+    let output = child.wait_with_output().map_err(Error::io("read a child's output"))?;
+    reaper.forget_group(id)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Said {
+        ok: output.status.success(),
+        status: output.status,
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    })
+}
+
+/// As [`capture`], and a failing end is an error. Returns standard output.
+///
+/// # Errors
+/// It cannot be started, or it failed.
+pub fn output(command: &mut Command) -> Result<String> {
+    let said = capture(command)?;
+    if said.ok {
+        return Ok(said.stdout);
+    }
+    let output = if said.stderr.trim().is_empty() { said.stdout } else { said.stderr };
+    Err(failed(command, said.status, &output))
+}
+
+/// Runs `command` with the streams of this process; a failing end is an error.
+///
+/// # Errors
+/// It cannot be started, or it failed.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = Background::spawn(command.stdin(Stdio::null()))?.wait()?;
+    if status.success() { Ok(()) } else { Err(failed(command, status, "")) }
+}
+
+/// The error of a program that ended badly; keeps the last lines of what it said.
+pub fn failed(command: &Command, status: ExitStatus, output: &str) -> Error {
+    Error::Program { program: shown(command), status: status.to_string(), output: last_lines(output, 30) }
+}
+
+/// The last `count` lines of `text`.
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+fn shown(command: &Command) -> String {
+    let program = command.get_program().to_string_lossy();
+    let name = program.rsplit('/').next().unwrap_or(&program).to_owned();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once(name).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+fn start_error(command: &Command) -> impl FnOnce(std::io::Error) -> Error {
+    Error::io(format!("start {}", command.get_program().to_string_lossy()))
+}
+
+fn signal_group(pid: Pid, signal: Signal) -> Result<()> {
+    match kill_process_group(pid, signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(Error::io("signal a process group")(errno.into())),
+    }
+}
+
+fn pid(id: u32) -> Option<Pid> {
+    i32::try_from(id).ok().and_then(Pid::from_raw)
+}

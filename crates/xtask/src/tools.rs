@@ -1,0 +1,240 @@
+//! Programs built once from pinned Go modules into the user's cache folder.
+//!
+//! Flow: digest of (go.mod, go.sum, flags) → folder of the cache; there? done · lock → still not there? → `go list` (downloads
+//! the modules, checked against go.sum) → `go build` into a temporary folder beside it → rename. Shared by all clones; a build
+//! that is interrupted leaves nothing but Go's own cache.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::process::{Background, failed};
+use crate::progress::{Step, say};
+use crate::{Error, Result, paths, prerequisites, process, reaper};
+
+/// A Go module of ours that pins one family of programs.
+#[derive(Debug)]
+pub struct Family {
+    /// Folder below `crates/xtask/tools`, and the name in the cache.
+    pub name: &'static str,
+    /// What is built: (Go package, file name).
+    pub programs: &'static [(&'static str, &'static str)],
+    /// Linker flags after `-s -w`.
+    pub ldflags: &'static str,
+}
+
+/// The store behind the API server.
+pub const ETCD: Family =
+    Family { name: "etcd", programs: &[("go.etcd.io/etcd/server/v3", "etcd")], ldflags: "" };
+
+/// API server and client. The version variables are what a release build sets; without them the server calls itself v0.0.0.
+pub const KUBERNETES: Family = Family {
+    name: "kubernetes",
+    programs: &[
+        ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
+        ("k8s.io/kubernetes/cmd/kubectl", "kubectl"),
+    ],
+    ldflags: "-X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1 \
+              -X k8s.io/component-base/version.gitMinor=37",
+};
+
+/// What a control plane needs.
+#[derive(Debug, Clone)]
+pub struct ControlPlaneTools {
+    /// etcd.
+    pub etcd: PathBuf,
+    /// kube-apiserver.
+    pub apiserver: PathBuf,
+    /// kubectl.
+    pub kubectl: PathBuf,
+}
+
+/// Builds what a control plane needs, or finds it built.
+///
+/// # Errors
+/// No Go, no network on the first build, or no space.
+pub fn control_plane() -> Result<ControlPlaneTools> {
+    let (etcd, kubernetes) = (ensure(&ETCD)?, ensure(&KUBERNETES)?);
+    Ok(ControlPlaneTools {
+        etcd: etcd.join("etcd"),
+        apiserver: kubernetes.join("kube-apiserver"),
+        kubectl: kubernetes.join("kubectl"),
+    })
+}
+
+/// The folder with the programs of `family`, built now if need be.
+///
+/// # Errors
+/// As for [`control_plane`].
+pub fn ensure(family: &Family) -> Result<PathBuf> {
+    let cache = cache_folder()?;
+    let ready = cache.join(key(family)?);
+    if ready.is_dir() {
+        return Ok(ready);
+    }
+    prerequisites::go()?;
+    paths::make_private(&cache)?;
+    let lock = wait_for_lock(&cache.join(format!("{}.lock", family.name)), family.name)?;
+    if !ready.is_dir() {
+        build_into(family, &cache, &ready)?;
+    }
+    drop(lock);
+    Ok(ready)
+}
+
+/// Where built programs are kept.
+///
+/// # Errors
+/// There is no home folder.
+pub fn cache_folder() -> Result<PathBuf> {
+    Ok(paths::cache()?.join("tools"))
+}
+
+/// The folder with the Go module of `family`.
+fn module(family: &Family) -> PathBuf {
+    paths::repository().join("crates/xtask/tools").join(family.name)
+}
+
+fn flags(family: &Family) -> Vec<String> {
+    let ldflags = format!("-s -w {}", family.ldflags);
+    vec!["-trimpath".into(), "-ldflags".into(), ldflags.trim_end().into()]
+}
+
+fn key(family: &Family) -> Result<String> {
+    let module = module(family);
+    let mut hasher = blake3::Hasher::new();
+    for file in ["go.mod", "go.sum"] {
+        let path = module.join(file);
+        let bytes = fs::read(&path).map_err(Error::io(format!("read {}", path.display())))?;
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+    }
+    let programs =
+        family.programs.iter().flat_map(|(package, name)| [(*package).to_owned(), (*name).to_owned()]);
+    for text in flags(family).into_iter().chain(programs).chain([std::env::consts::ARCH.to_owned()]) {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
+    Ok(format!("{}-{}", family.name, &hasher.finalize().to_hex()[..16]))
+}
+
+fn wait_for_lock(path: &Path, what: &str) -> Result<File> {
+    let doing = || format!("lock {}", path.display());
+    let file = File::create(path).map_err(Error::io(doing()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            say(&format!("· another xtask is building {what}; waiting for it"));
+            file.lock().map_err(Error::io(doing()))?;
+        }
+        Err(TryLockError::Error(source)) => return Err(Error::Io { doing: doing(), source }),
+    }
+    Ok(file)
+}
+
+fn build_into(family: &Family, cache: &Path, ready: &Path) -> Result<()> {
+    let building = cache.join(format!(".building-{}-{}", family.name, std::process::id()));
+    let reaper = reaper::global()?;
+    reaper.watch_folder(&building)?;
+    fs::create_dir_all(&building).map_err(Error::io(format!("make {}", building.display())))?;
+    let built = download_and_count(family)
+        .and_then(|packages| compile(family, &building, packages))
+        .and_then(|()| fs::rename(&building, ready).map_err(Error::io(format!("make {}", ready.display()))));
+    if built.is_err() {
+        fs::remove_dir_all(&building).map_err(Error::io(format!("remove {}", building.display())))?;
+    }
+    reaper.forget_folder(&building)?;
+    built
+}
+
+/// Resolves the build, which downloads what is missing, and returns how many packages it has.
+fn download_and_count(family: &Family) -> Result<usize> {
+    let mut step = Step::begin(format!("fetch the Go modules of {}", names(family)));
+    let mut listing = go(family, "list");
+    listing.args(["-deps", "-f", "{{.ImportPath}}"]).args(packages(family)).stdout(Stdio::piped());
+    let mut child = spawn_go(&mut listing)?;
+    let packages = child.child().stdout.take();
+    let counter = std::thread::spawn(move || packages.map_or(0, |out| BufReader::new(out).lines().count()));
+    let mut downloads = 0;
+    finish_go(child, &listing, |line| {
+        downloads += usize::from(line.starts_with("go: downloading"));
+        step.at(&format!("{downloads} modules so far"));
+    })?;
+    let count = counter.join().unwrap_or(0);
+    step.done();
+    Ok(count)
+}
+
+fn compile(family: &Family, into: &Path, total: usize) -> Result<()> {
+    let mut step = Step::begin(format!("build {} (once; minutes on a small machine)", names(family)));
+    for (package, name) in family.programs {
+        let mut build = go(family, "build");
+        build.arg("-v").args(flags(family)).arg("-o").arg(into.join(name)).arg(package).stdout(Stdio::null());
+        let child = spawn_go(&mut build)?;
+        let mut compiled = 0;
+        finish_go(child, &build, |_| {
+            compiled += 1;
+            step.at(&format!("{name}: {compiled} packages compiled of at most {total}"));
+        })?;
+    }
+    step.done();
+    Ok(())
+}
+
+fn go(family: &Family, verb: &str) -> Command {
+    let mut command = Command::new("go");
+    command
+        .current_dir(module(family))
+        .arg(verb)
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .env("GOFLAGS", "-mod=readonly");
+    command
+}
+
+fn spawn_go(command: &mut Command) -> Result<Background> {
+    Background::spawn(command.stdin(Stdio::null()).stderr(Stdio::piped()))
+}
+
+/// Hands each line that `go` says to `each`, and waits for its end.
+fn finish_go(mut child: Background, command: &Command, mut each: impl FnMut(&str)) -> Result<()> {
+    let mut said = String::new();
+    if let Some(stderr) = child.child().stderr.take() {
+        for line in BufReader::new(stderr).lines().map_while(std::io::Result::ok) {
+            each(&line);
+            said.push_str(&line);
+            said.push('\n');
+        }
+    }
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { Err(failed(command, status, &process::last_lines(&said, 20))) }
+}
+
+fn packages(family: &Family) -> impl Iterator<Item = &'static str> {
+    family.programs.iter().map(|(package, _)| *package)
+}
+
+fn names(family: &Family) -> String {
+    family.programs.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_key_depends_on_flags_and_programs() {
+        let other_flags = Family { ldflags: "-X a=b", ..KUBERNETES };
+        let fewer = Family { programs: &[], ..KUBERNETES };
+        let keys = [&KUBERNETES, &other_flags, &fewer, &ETCD].map(|family| key(family).unwrap());
+        let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), 4, "{keys:?}");
+    }
+
+    #[test]
+    fn every_pinned_module_is_summed() {
+        for family in [&ETCD, &KUBERNETES] {
+            let sums = fs::read_to_string(module(family).join("go.sum")).unwrap();
+            assert!(sums.lines().count() > 50, "{} has no go.sum", family.name);
+        }
+    }
+}
