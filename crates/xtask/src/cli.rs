@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::Result;
 use crate::cluster::{self, Name};
 use crate::progress::{print, say};
+use crate::{Result, bench, generate, test};
 
 /// The one door to build, try and test Requiem.
 #[derive(Debug, Parser)]
@@ -21,6 +21,16 @@ enum Commands {
     /// A real control plane (etcd, kube-apiserver) on loopback.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Everything CI runs; ends with `N passed, N failed`.
+    Test(test::Options),
+    /// Write the generated files.
+    Generate {
+        /// Only compare; stale files are an error.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run one benchmark against its peer.
+    Bench(bench::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,6 +71,9 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Commands) -> Result<()> {
     match command {
         Commands::Cluster(command) => cluster_command(command),
+        Commands::Test(options) => test::run(&options),
+        Commands::Generate { check } => generate::run(check),
+        Commands::Bench(options) => bench::run(&options),
     }
 }
 

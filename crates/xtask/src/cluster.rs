@@ -45,6 +45,7 @@ pub struct Ephemeral {
 pub fn up(name: &Name) -> Result<Access> {
     let tools = tools::control_plane()?;
     let layout = Layout::of(name)?;
+    let _lock = running::lock()?;
     let access = Access { kubeconfig: layout.kubeconfig(), kubectl: tools.kubectl.clone() };
     if running::is_running(&layout) {
         progress::say(&format!("· cluster {name} is running already"));

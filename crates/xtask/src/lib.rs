@@ -4,24 +4,33 @@
 //! |---|---|
 //! | command line | [`cli`] |
 //! | what must be there before anything starts | [`prerequisites`] |
+//! | generated files | [`generate`] |
+//! | suites, as data, and running them | [`suites`], [`test`] |
+//! | benchmarks | [`bench`] |
 //! | programs built once from pinned Go modules | [`tools`] |
 //! | etcd and kube-apiserver on loopback | [`cluster`] |
 //! | certificates for development | [`pki`] |
 //! | nothing is left behind, however the process ends | [`reaper`] |
-//! | child processes | [`process`] |
+//! | child processes, cargo, folders that go away | [`process`], [`cargo`], [`scratch`] |
 //! | where things lie | [`paths`] |
 //! | what the user sees while waiting | [`progress`] |
 //! | what went wrong, and what to do | [`error`] |
 
+pub mod bench;
+pub mod cargo;
 pub mod cli;
 pub mod cluster;
 pub mod error;
+pub mod generate;
 pub mod paths;
 pub mod pki;
 pub mod prerequisites;
 pub mod process;
 pub mod progress;
 pub mod reaper;
+pub mod scratch;
+pub mod suites;
+pub mod test;
 pub mod tools;
 
 pub use error::{Error, Result};

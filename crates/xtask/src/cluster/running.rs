@@ -1,6 +1,6 @@
 //! What runs, and ending it. A cluster is throw-away: its data goes with it, so there is nothing to flush and SIGKILL is clean.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -145,12 +145,24 @@ pub fn remove_stale(layout: &Layout) -> Result<()> {
 /// # Errors
 /// A process or the folder cannot be removed.
 pub fn down(name: &Name) -> Result<bool> {
+    let _lock = lock()?;
     let layout = Layout::of(name)?;
     let there = layout.folder().exists();
     if there {
         end(&layout)?;
     }
     Ok(there)
+}
+
+/// Held while a named cluster is started or stopped: of two such commands the second waits. It goes with its holder.
+///
+/// # Errors
+/// The state folder cannot be made or locked.
+pub fn lock() -> Result<File> {
+    let folder = layout::clusters()?;
+    paths::make_private(&folder)?;
+    let doing = format!("lock {}", folder.display());
+    File::open(&folder).and_then(|file| file.lock().map(|()| file)).map_err(Error::io(doing))
 }
 
 /// Names of all clusters of this user.

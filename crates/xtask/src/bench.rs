@@ -1,0 +1,54 @@
+//! `cargo xtask bench NAME`: one benchmark of `benches/`, optimised, against its peer in the same run.
+
+use std::path::PathBuf;
+
+use crate::progress::print;
+use crate::{Error, Result, cargo, paths, process};
+
+/// What the user asked for.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Which one; without it, all names.
+    name: Option<String>,
+    /// Also write the figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// Runs one benchmark, or lists all.
+///
+/// # Errors
+/// There is no such benchmark, or it failed.
+pub fn run(options: &Options) -> Result<()> {
+    let names = names()?;
+    let Some(name) = &options.name else {
+        names.iter().for_each(|name| print(name));
+        return Ok(());
+    };
+    if !names.contains(name) {
+        return Err(Error::usage(
+            format!("There is no benchmark {name:?}"),
+            format!("Choose one of: {}", names.join(", ")),
+        ));
+    }
+    let mut command =
+        cargo::command(&["run", "--release", "--package", "requiem-benches", "--bin", name, "--"]);
+    if let Some(json) = &options.json {
+        let path = std::path::absolute(json).map_err(Error::io(format!("resolve {}", json.display())))?;
+        command.arg("--json").arg(path);
+    }
+    process::run(&mut command)
+}
+
+/// Every program below `benches/src/bin` is a benchmark.
+fn names() -> Result<Vec<String>> {
+    let folder = paths::repository().join("benches/src/bin");
+    let reading = || Error::io(format!("read {}", folder.display()));
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(reading())? {
+        let path = entry.map_err(reading())?.path();
+        names.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}

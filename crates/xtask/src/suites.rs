@@ -1,0 +1,80 @@
+//! The test suites, as data. `cargo xtask test --list` prints this table; a test of this file keeps it complete.
+
+/// One suite.
+#[derive(Debug, Clone, Copy)]
+pub struct Suite {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it covers, in one line.
+    pub covers: &'static str,
+    /// Arguments of cargo.
+    pub cargo: &'static [&'static str],
+    /// What it needs besides cargo.
+    pub needs: Needs,
+}
+
+/// What a suite needs before it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// User namespaces and cgroups.
+    Sandbox,
+    /// Those, a control plane, and the built programs.
+    Cluster,
+}
+
+/// The kubeconfig that suites with [`Needs::Cluster`] get. They fail where it is absent; they never skip.
+pub const KUBECONFIG_VARIABLE: &str = "REQUIEM_TEST_KUBECONFIG";
+/// The folder of the built programs that the same suites get.
+pub const PROGRAMS_VARIABLE: &str = "REQUIEM_TEST_PROGRAMS";
+
+/// All suites, cheapest first.
+pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "fmt",
+        covers: "every file is formatted",
+        cargo: &["fmt", "--all", "--check"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "clippy",
+        covers: "no warning in any target, missing documentation and unwraps outside tests included",
+        cargo: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "architecture",
+        covers: "allowed edges between rooms, the place of unsafe, file sizes, generated files up to date",
+        cargo: &["test", "--package", "requiem-tests", "--test", "architecture"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "unit",
+        covers: "tests of every crate: tables, properties, store, journal, and the sandbox on this machine's kernel",
+        cargo: &["test", "--workspace", "--exclude", "requiem-tests", "--no-fail-fast"],
+        needs: Needs::Cluster,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_target_belongs_to_a_suite() {
+        let manifest = std::fs::read_to_string(crate::paths::repository().join("tests/Cargo.toml")).unwrap();
+        let targets = manifest.split("[[test]]").skip(1).filter_map(|section| {
+            section.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
+        });
+        for target in targets {
+            assert!(SUITES.iter().any(|suite| suite.cargo.contains(&target)), "{target} is in no suite");
+        }
+    }
+
+    #[test]
+    fn suites_have_distinct_names() {
+        let names: std::collections::BTreeSet<_> = SUITES.iter().map(|suite| suite.name).collect();
+        assert_eq!(names.len(), SUITES.len());
+    }
+}
