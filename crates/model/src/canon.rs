@@ -13,8 +13,8 @@
 //! - Strings are Unicode scalar values in UTF-8. `"` and `\` are written `\"` and `\\`; U+0008, U+0009,
 //!   U+000A, U+000C, U+000D as `\b \t \n \f \r`; other characters below U+0020 as `\u00xx` in lower case;
 //!   everything else is written as itself. Strings are never normalised.
-//! - No white space outside strings. Nesting depth is at most 32. A document is at most 256 KiB unless the
-//!   reader names another limit.
+//! - No white space outside strings. At most 32 objects and arrays lie within one another. A document is at
+//!   most 256 KiB unless the reader names another limit.
 //!
 //! A reader accepts a byte sequence only if it is its own canonical form. Golden vectors stand in
 //! `tests/vectors/canon.json` of this crate: a changed vector is a new format version, never a fix.
@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 
 /// Largest document that [`parse`] and [`from_slice`] take, in bytes.
 pub const MAX_BYTES: usize = 256 * 1024;
-/// Deepest nesting of objects and arrays.
+/// Most objects and arrays that lie within one another.
 pub const MAX_DEPTH: usize = 32;
 /// Integers lie strictly between minus and plus this value (2^53).
 pub const INTEGER_BOUND: i64 = 1 << 53;
@@ -171,7 +171,8 @@ pub fn parse_limited(bytes: &[u8], limit: usize) -> Result<Value, CanonError> {
     Ok(value)
 }
 
-/// Writes a value in canonical form.
+/// Writes a value in canonical form. The value must lie within the grammar, as everything that [`parse`] gives
+/// does: for member names, integers and depth that a caller made up, use [`to_vec`], which checks.
 pub fn encode(value: &Value) -> String {
     let mut out = String::new();
     write_value(&mut out, value);
@@ -194,7 +195,7 @@ fn check_key(name: &str) -> Result<(), CanonError> {
 
 fn from_json(json: serde_json::Value, depth: usize) -> Result<Value, CanonError> {
     use serde_json::Value as Json;
-    if depth > MAX_DEPTH {
+    if matches!(json, Json::Array(_) | Json::Object(_)) && depth >= MAX_DEPTH {
         return Err(CanonError::TooDeep);
     }
     Ok(match json {
@@ -315,11 +316,9 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Value, CanonError> {
-        if depth > MAX_DEPTH {
-            return Err(CanonError::TooDeep);
-        }
         self.skip_space();
         let value = match self.peek() {
+            Some(b'{' | b'[') if depth >= MAX_DEPTH => return Err(CanonError::TooDeep),
             Some(b'{') => self.object(depth)?,
             Some(b'[') => self.array(depth)?,
             Some(b'"') => Value::String(self.string()?),
@@ -415,6 +414,7 @@ impl Reader<'_> {
         let character = match escaped {
             Some(b'"') => '"',
             Some(b'\\') => '\\',
+            Some(b'/') => '/',
             Some(b'b') => '\u{8}',
             Some(b't') => '\t',
             Some(b'n') => '\n',
@@ -422,8 +422,10 @@ impl Reader<'_> {
             Some(b'r') => '\r',
             // Only the control characters need \u in canonical form; surrogate pairs never occur there.
             Some(b'u') => {
-                let digits = self.bytes.get(self.at..self.at + 4).and_then(|hex| std::str::from_utf8(hex).ok());
-                let code = digits.and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                let hex =
+                    self.bytes.get(self.at..self.at + 4).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+                let code = hex.and_then(|hex| std::str::from_utf8(hex).ok());
+                let code = code.and_then(|hex| u32::from_str_radix(hex, 16).ok());
                 self.at += 4;
                 code.and_then(char::from_u32).ok_or_else(|| self.fail("bad \\u escape"))?
             }
