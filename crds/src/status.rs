@@ -1,0 +1,622 @@
+//! What an Execution's status says. Typed values, so that a writer cannot confuse one digest with another;
+//! the rules on the status fence stale writers at the API server.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use kube::KubeSchema;
+use requiem_model::confidence::{Confidence, Level};
+use requiem_model::report::Status;
+use requiem_model::result::{MissingOutput, Output, OutputContent, RunResult, Stream};
+use requiem_model::{
+    BlobDigest, BundleRoot, ExecutionRoot, Failure, FailureReason, Outcome, RequestDigest, ResultDigest,
+    SandboxReport, TreeDigest,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{fenced, monotonic, refusing, set_once, valid};
+use crate::schema;
+
+/// Outputs and missing outputs that a status lists at most; the proof holds all of them.
+pub const LISTED_OUTPUTS: usize = 32;
+/// Bytes of a stream's end that a status shows at most.
+pub const TAIL_BYTES: usize = 1024;
+
+/// What happened. Written by the operator alone, in one patch, after it recomputed the proof.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[x_kube(
+    validation = monotonic("observedGeneration"),
+    validation = monotonic("attempts"),
+    validation = fenced("terminal"),
+    validation = fenced("result"),
+    validation = fenced("attempts"),
+    validation = fenced("startTime"),
+    validation = fenced("completionTime"),
+    validation = fenced("durationMs"),
+    validation = fenced("duration"),
+    validation = fenced("exitCode"),
+    validation = fenced("signal"),
+    validation = fenced("terminationReason"),
+    validation = fenced("requestDigest"),
+    validation = fenced("resultDigest"),
+    validation = fenced("stdout"),
+    validation = fenced("stderr"),
+    validation = fenced("outputs"),
+    validation = fenced("missingOutputs"),
+    validation = fenced("unlistedOutputs"),
+    validation = fenced("sandbox"),
+    validation = fenced("determinismConfidence"),
+    validation = fenced("executionRoot"),
+    validation = fenced("proofRoot"),
+    validation = fenced("engine"),
+    validation = fenced("executor"),
+    validation = set_once("proofBundleRef"),
+    validation = refusing(
+        "!oldSelf.terminal || !has(oldSelf.conditions) || oldSelf.conditions.filter(c, c.type == 'Succeeded').all(o, \
+         has(self.conditions) && self.conditions.exists(c, c.type == 'Succeeded' && c.status == o.status && c.reason == o.reason))",
+        "the Succeeded condition is immutable once terminal is true",
+        "conditions"
+    ),
+    validation = valid(
+        "has(self.result) == self.terminal",
+        "result and terminal are set together"
+    ),
+    validation = valid(
+        "has(self.proofRoot) == has(self.executionRoot) && has(self.proofRoot) == has(self.resultDigest)",
+        "proofRoot, executionRoot and resultDigest are set together"
+    ),
+    validation = valid(
+        "!has(self.result) || self.result != 'Succeeded' || (has(self.proofRoot) && has(self.exitCode) && self.exitCode == 0)",
+        "a result of Succeeded needs exitCode 0 and a proofRoot"
+    ),
+    validation = valid("!has(self.exitCode) || !has(self.signal)", "exitCode and signal exclude one another")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecutionStatus {
+    /// The metadata.generation that this status speaks of; -1 before the operator has looked.
+    #[serde(default = "unobserved")]
+    #[schemars(range(min = -1))]
+    pub observed_generation: i64,
+    /// Ready, Succeeded, Reconciling, Stalled and Suspended, as far as they apply. Ready is True only when
+    /// the command succeeded; Stalled is True when it finally failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// How it ended, as one stable word; absent until it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<ResultReason>,
+    /// Whether it has ended. From then on the fields below never change.
+    #[serde(default)]
+    pub terminal: bool,
+    /// How many times it was handed to an executor.
+    #[serde(default)]
+    #[schemars(range(max = 1000))]
+    pub attempts: u32,
+    /// When the command started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<MicroTime>,
+    /// When its whole process tree was gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<MicroTime>,
+    /// Milliseconds between the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// The same for people: 12ms, 3.4s, 2m5s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub duration: Option<String>,
+    /// Exit status of the command, if it exited by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
+    /// Number of the signal that ended the command, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<u8>,
+    /// What ended the command: Exited, Signalled, TimedOut or OutOfMemory. Absent if it never ran to an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_reason: Option<TerminationReason>,
+    /// Digest of what was asked for. Equal work has an equal digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::digest")]
+    pub request_digest: Option<RequestDigest>,
+    /// Digest of what came out, bound to the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::digest")]
+    pub result_digest: Option<ResultDigest>,
+    /// Standard output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<StreamStatus>,
+    /// Standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<StreamStatus>,
+    /// Outputs that were kept, at most 32 of them; the proof lists all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub outputs: Vec<OutputStatus>,
+    /// Declared outputs that could not be kept, at most 32 of them; the proof lists all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub missing_outputs: Vec<MissingOutputStatus>,
+    /// How many outputs and missing outputs are not listed here, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub unlisted_outputs: Option<u32>,
+    /// Which isolation was really in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxStatus>,
+    /// How far a re-run can be trusted to give the same, computed from what was proven about this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub determinism_confidence: Option<ConfidenceStatus>,
+    /// Root over what every honest re-run must reproduce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::digest")]
+    pub execution_root: Option<ExecutionRoot>,
+    /// Root over all claims of this run, recomputed by the operator; the bundle root of its ProofBundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::digest")]
+    pub proof_root: Option<BundleRoot>,
+    /// The ProofBundle that holds the proof, if it was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_bundle_ref: Option<ProofBundleRef>,
+    /// Engine that ran the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineStatus>,
+    /// Name of the executor that ran the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub executor: Option<String>,
+}
+
+/// How an Execution ended, as one stable word: the reason of its conditions, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ResultReason {
+    /// The command exited with status 0 and every declared output was kept.
+    Succeeded,
+    /// The command exited with another status.
+    NonZeroExit,
+    /// A signal ended the command.
+    Signalled,
+    /// The wall-clock limit was reached.
+    TimedOut,
+    /// The memory limit was reached.
+    OutOfMemory,
+    /// The command succeeded, but a declared output was missing.
+    OutputMissing,
+    /// The spec breaks a rule that the API server cannot check.
+    InvalidSpec,
+    /// The executor refused the request as malformed.
+    InvalidRequest,
+    /// A digest that the spec names is not in the executor's store.
+    InputMissing,
+    /// An object in the store does not have its digest.
+    InputCorrupt,
+    /// A required layer of the sandbox cannot be had on the executor's host.
+    LayerUnavailable,
+    /// The program was not found or is not executable.
+    CommandNotRunnable,
+    /// The store is full.
+    StoreFull,
+    /// The store failed otherwise.
+    StoreError,
+    /// The sandbox could not be set up.
+    SandboxError,
+    /// The user cancelled it.
+    Cancelled,
+    /// The executor was lost, and the retries with it.
+    ExecutorLost,
+    /// The executor's proof does not hold or is not about this Execution.
+    ProofRejected,
+}
+
+/// What ended the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TerminationReason {
+    /// It exited by itself.
+    Exited,
+    /// A signal.
+    Signalled,
+    /// The wall-clock limit.
+    TimedOut,
+    /// The memory limit.
+    OutOfMemory,
+}
+
+/// One captured stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamStatus {
+    /// Digest of what was kept.
+    #[schemars(schema_with = "schema::digest")]
+    pub digest: BlobDigest,
+    /// Bytes that were kept.
+    pub bytes: u64,
+    /// Whether more was written than was kept.
+    #[serde(default)]
+    pub truncated: bool,
+    /// The last kept bytes as text, at most 1 KiB.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub tail: String,
+}
+
+/// One output that was kept: blob for a file, tree for a folder.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(validation = valid("has(self.blob) != has(self.tree)", "exactly one of blob and tree must be given"))]
+#[serde(rename_all = "camelCase")]
+pub struct OutputStatus {
+    /// Path below the workspace.
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: String,
+    /// Digest of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::digest")]
+    pub blob: Option<BlobDigest>,
+    /// Digest of the folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::digest")]
+    pub tree: Option<TreeDigest>,
+    /// Size in bytes; of a folder, of all its files together.
+    pub bytes: u64,
+    /// Whether the file may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
+    /// Files, links and folders within the folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+}
+
+/// One declared output that could not be kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingOutputStatus {
+    /// Path below the workspace.
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: String,
+    /// Why there is nothing to keep.
+    #[schemars(length(max = 1024))]
+    pub why: String,
+}
+
+/// Which isolation was really in force, by layer. The proof holds mechanism and evidence of each.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxStatus {
+    /// In one line: 17/18 enforced.
+    #[schemars(length(max = 64))]
+    pub summary: String,
+    /// Layers in force, proven from inside the finished sandbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::layer_names")]
+    pub enforced: Vec<String>,
+    /// Layers in force in part, or without proof.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::layer_names")]
+    pub partial: Vec<String>,
+    /// Layers that were asked for and that the executor's host does not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::layer_names")]
+    pub unsupported: Vec<String>,
+    /// Layers that somebody outside the sandbox enforces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::layer_names")]
+    pub delegated: Vec<String>,
+    /// Layers that were not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::layer_names")]
+    pub disabled: Vec<String>,
+    /// Why a layer that was asked for is not enforced, one note per layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 18))]
+    pub notes: Vec<LayerNote>,
+}
+
+/// Why a layer is not enforced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerNote {
+    /// The layer.
+    #[schemars(length(max = 64))]
+    pub layer: String,
+    /// What was seen.
+    #[schemars(length(max = 256))]
+    pub detail: String,
+}
+
+/// How far a re-run can be trusted to give the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfidenceStatus {
+    /// high: every source of differences was controlled and proven; medium: the main ones were; best_effort:
+    /// anything less.
+    #[schemars(schema_with = "level")]
+    pub level: Level,
+    /// Points of 100.
+    #[schemars(range(max = 100))]
+    pub score: u8,
+    /// What keeps the level from being higher.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::reason_codes")]
+    pub reasons: Vec<String>,
+    /// The published formula by which level and score were computed.
+    #[schemars(length(max = 32))]
+    pub formula: String,
+}
+
+/// The ProofBundle of an Execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProofBundleRef {
+    /// Name of the ProofBundle in the same namespace.
+    #[schemars(schema_with = "schema::object_name")]
+    pub name: String,
+}
+
+/// The engine that ran a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EngineStatus {
+    /// Name of the engine.
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
+    /// Its version.
+    #[schemars(length(max = 64))]
+    pub version: String,
+}
+
+// === impl ExecutionStatus ===
+
+impl Default for ExecutionStatus {
+    fn default() -> Self {
+        Self {
+            observed_generation: unobserved(),
+            conditions: Vec::new(),
+            result: None,
+            terminal: false,
+            attempts: 0,
+            start_time: None,
+            completion_time: None,
+            duration_ms: None,
+            duration: None,
+            exit_code: None,
+            signal: None,
+            termination_reason: None,
+            request_digest: None,
+            result_digest: None,
+            stdout: None,
+            stderr: None,
+            outputs: Vec::new(),
+            missing_outputs: Vec::new(),
+            unlisted_outputs: None,
+            sandbox: None,
+            determinism_confidence: None,
+            execution_root: None,
+            proof_root: None,
+            proof_bundle_ref: None,
+            engine: None,
+            executor: None,
+        }
+    }
+}
+
+impl ExecutionStatus {
+    /// Sets what a run's result says: exit, streams without their tails, outputs.
+    pub fn set_result(&mut self, result: &RunResult) {
+        self.termination_reason = Some(result.outcome.into());
+        (self.exit_code, self.signal) = match result.outcome {
+            Outcome::Exited { code } => (Some(code), None),
+            Outcome::Signalled { signal } => (None, Some(signal)),
+            Outcome::TimedOut | Outcome::OutOfMemory => (None, None),
+        };
+        self.stdout = Some(StreamStatus::new(&result.stdout, ""));
+        self.stderr = Some(StreamStatus::new(&result.stderr, ""));
+        self.outputs = result.outputs.iter().take(LISTED_OUTPUTS).map(Into::into).collect();
+        self.missing_outputs = result.missing_outputs.iter().take(LISTED_OUTPUTS).map(Into::into).collect();
+        let listed = self.outputs.len() + self.missing_outputs.len();
+        let unlisted = (result.outputs.len() + result.missing_outputs.len()).saturating_sub(listed);
+        self.unlisted_outputs = u32::try_from(unlisted).ok().filter(|count| *count > 0);
+    }
+
+    /// Sets the duration in both its forms.
+    pub fn set_duration(&mut self, milliseconds: u64) {
+        self.duration_ms = Some(milliseconds);
+        self.duration = Some(human_duration(milliseconds));
+    }
+}
+
+const fn unobserved() -> i64 {
+    -1
+}
+
+fn level(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let words = [Level::High, Level::Medium, Level::BestEffort].map(Level::as_str);
+    schemars::json_schema!({ "type": "string", "enum": words })
+}
+
+/// A duration for people: `12ms`, `3.4s`, `2m5s`, `3h0m`.
+pub fn human_duration(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match milliseconds {
+        0..1_000 => format!("{milliseconds}ms"),
+        1_000..60_000 => format!("{seconds}.{}s", milliseconds % 1000 / 100),
+        60_000..3_600_000 => format!("{}m{}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+// === impl ResultReason ===
+
+impl ResultReason {
+    /// Every reason.
+    pub const ALL: [Self; 18] = [
+        Self::Succeeded,
+        Self::NonZeroExit,
+        Self::Signalled,
+        Self::TimedOut,
+        Self::OutOfMemory,
+        Self::OutputMissing,
+        Self::InvalidSpec,
+        Self::InvalidRequest,
+        Self::InputMissing,
+        Self::InputCorrupt,
+        Self::LayerUnavailable,
+        Self::CommandNotRunnable,
+        Self::StoreFull,
+        Self::StoreError,
+        Self::SandboxError,
+        Self::Cancelled,
+        Self::ExecutorLost,
+        Self::ProofRejected,
+    ];
+
+    /// The word, as status, conditions, events and metrics spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::NonZeroExit => "NonZeroExit",
+            Self::Signalled => "Signalled",
+            Self::TimedOut => "TimedOut",
+            Self::OutOfMemory => "OutOfMemory",
+            Self::OutputMissing => "OutputMissing",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::InvalidRequest => "InvalidRequest",
+            Self::InputMissing => "InputMissing",
+            Self::InputCorrupt => "InputCorrupt",
+            Self::LayerUnavailable => "LayerUnavailable",
+            Self::CommandNotRunnable => "CommandNotRunnable",
+            Self::StoreFull => "StoreFull",
+            Self::StoreError => "StoreError",
+            Self::SandboxError => "SandboxError",
+            Self::Cancelled => "Cancelled",
+            Self::ExecutorLost => "ExecutorLost",
+            Self::ProofRejected => "ProofRejected",
+        }
+    }
+}
+
+impl std::fmt::Display for ResultReason {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+impl From<&RunResult> for ResultReason {
+    fn from(result: &RunResult) -> Self {
+        match result.outcome {
+            Outcome::Exited { code: 0 } if !result.missing_outputs.is_empty() => Self::OutputMissing,
+            Outcome::Exited { code: 0 } => Self::Succeeded,
+            Outcome::Exited { .. } => Self::NonZeroExit,
+            Outcome::Signalled { .. } => Self::Signalled,
+            Outcome::TimedOut => Self::TimedOut,
+            Outcome::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+impl From<FailureReason> for ResultReason {
+    fn from(reason: FailureReason) -> Self {
+        match reason {
+            FailureReason::InvalidRequest => Self::InvalidRequest,
+            FailureReason::InputMissing => Self::InputMissing,
+            FailureReason::InputCorrupt => Self::InputCorrupt,
+            FailureReason::LayerUnavailable => Self::LayerUnavailable,
+            FailureReason::CommandNotRunnable => Self::CommandNotRunnable,
+            FailureReason::StoreFull => Self::StoreFull,
+            FailureReason::StoreError => Self::StoreError,
+            FailureReason::SandboxError => Self::SandboxError,
+            FailureReason::Cancelled => Self::Cancelled,
+            FailureReason::ExecutorLost => Self::ExecutorLost,
+        }
+    }
+}
+
+impl From<&Failure> for ResultReason {
+    fn from(failure: &Failure) -> Self {
+        failure.reason.into()
+    }
+}
+
+impl From<Outcome> for TerminationReason {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Exited { .. } => Self::Exited,
+            Outcome::Signalled { .. } => Self::Signalled,
+            Outcome::TimedOut => Self::TimedOut,
+            Outcome::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+// === parts of the status from the model ===
+
+impl StreamStatus {
+    /// A stream and the end of its text; of a longer `tail` the last [`TAIL_BYTES`] are kept.
+    pub fn new(stream: &Stream, tail: &str) -> Self {
+        let Stream { digest, bytes, truncated } = *stream;
+        let start =
+            (tail.len().saturating_sub(TAIL_BYTES)..=tail.len()).find(|at| tail.is_char_boundary(*at));
+        let tail = tail[start.unwrap_or(tail.len())..].to_owned();
+        Self { digest, bytes, truncated, tail }
+    }
+}
+
+impl From<&Output> for OutputStatus {
+    fn from(output: &Output) -> Self {
+        let path = output.path.as_str().to_owned();
+        match output.content {
+            OutputContent::Blob { digest, bytes, executable } => {
+                Self { path, blob: Some(digest), tree: None, bytes, executable, entries: None }
+            }
+            OutputContent::Tree { digest, bytes, entries } => Self {
+                path,
+                blob: None,
+                tree: Some(digest),
+                bytes,
+                executable: false,
+                entries: Some(entries),
+            },
+        }
+    }
+}
+
+impl From<&MissingOutput> for MissingOutputStatus {
+    fn from(missing: &MissingOutput) -> Self {
+        Self { path: missing.path.as_str().to_owned(), why: clip(&missing.why, 1024) }
+    }
+}
+
+impl From<&SandboxReport> for SandboxStatus {
+    fn from(report: &SandboxReport) -> Self {
+        let names = |status| report.names(status).into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let asked_but_not_enforced = |status| !matches!(status, Status::Enforced | Status::Disabled);
+        let notes =
+            report.layers.iter().filter(|row| asked_but_not_enforced(row.status)).map(|row| LayerNote {
+                layer: row.layer.name().to_owned(),
+                detail: clip(row.detail.as_deref().unwrap_or(&row.mechanism), 256),
+            });
+        let enforced = names(Status::Enforced);
+        Self {
+            summary: format!("{}/{} enforced", enforced.len(), requiem_model::Layer::ALL.len()),
+            enforced,
+            partial: names(Status::Partial),
+            unsupported: names(Status::Unsupported),
+            delegated: names(Status::Delegated),
+            disabled: names(Status::Disabled),
+            notes: notes.take(requiem_model::Layer::ALL.len()).collect(),
+        }
+    }
+}
+
+impl From<&Confidence> for ConfidenceStatus {
+    fn from(confidence: &Confidence) -> Self {
+        let Confidence { formula, level, score, reasons } = confidence.clone();
+        Self { level, score, reasons, formula }
+    }
+}
+
+/// The first `limit` characters: bounds of a schema count characters.
+fn clip(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some(_) => text.chars().take(limit - 1).chain(['…']).collect(),
+        None => text.to_owned(),
+    }
+}

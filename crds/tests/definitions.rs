@@ -1,0 +1,120 @@
+//! What the definitions promise, checked without a server, and the drift of generated files.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
+use requiem_crds::definition::{all, walk};
+use requiem_crds::status::ResultReason;
+use requiem_crds::{ExecutionStatus, generate};
+
+/// Spec, status and every field below, of every kind.
+fn every_field(check: &mut dyn FnMut(&str, &JSONSchemaProps)) {
+    for definition in all() {
+        for part in ["spec", "status"] {
+            walk(&format!("{}.{part}", definition.spec.names.kind), part_of(&definition, part), check);
+        }
+    }
+}
+
+fn part_of<'a>(definition: &'a CustomResourceDefinition, part: &str) -> &'a JSONSchemaProps {
+    let schema = definition.spec.versions[0].schema.as_ref().unwrap();
+    &schema.open_api_v3_schema.as_ref().unwrap().properties.as_ref().unwrap()[part]
+}
+
+#[test]
+fn generated_files_are_current() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for file in generate::files().unwrap() {
+        let committed = std::fs::read_to_string(root.join(&file.path)).unwrap_or_default();
+        assert!(committed == file.content, "{} is stale: run `cargo xtask generate`", file.path);
+    }
+}
+
+#[test]
+fn every_field_has_a_sentence() {
+    every_field(&mut |path, schema| {
+        let text = schema.description.as_deref().unwrap_or_default();
+        assert!(text.len() > 8 && text.ends_with('.'), "{path}: {text:?} is not a sentence");
+        assert!(!text.contains("  ") && !text.contains('\n'), "{path}: {text:?} is badly wrapped");
+    });
+}
+
+#[test]
+fn every_field_is_bounded() {
+    every_field(&mut |path, schema| {
+        let bounded = match schema.type_.as_deref() {
+            Some("string") => schema.max_length.is_some() || schema.enum_.is_some(),
+            Some("array") => schema.max_items.is_some(),
+            Some("object") => schema.properties.is_some() && schema.additional_properties.is_none(),
+            Some("integer") => schema.minimum.is_some(),
+            Some("boolean") => true,
+            None => schema.x_kubernetes_int_or_string == Some(true) && schema.max_length.is_some(),
+            Some(_) => false,
+        };
+        assert!(bounded, "{path} has no bound");
+        assert_eq!(schema.nullable, None, "{path} is nullable, which blinds has()");
+    });
+}
+
+#[test]
+fn nothing_is_pruned_or_kept_blindly() {
+    every_field(&mut |path, schema| {
+        assert_eq!(schema.x_kubernetes_preserve_unknown_fields, None, "{path}");
+    });
+}
+
+#[test]
+fn only_suspend_and_cancel_of_a_spec_may_change() {
+    for definition in all().into_iter().take(2) {
+        let spec = part_of(&definition, "spec");
+        let rules: Vec<&str> = spec
+            .x_kubernetes_validations
+            .iter()
+            .flatten()
+            .filter_map(|rule| rule.message.as_deref())
+            .collect();
+        for field in spec.properties.as_ref().unwrap().keys().filter(|field| *field != "suspend") {
+            let fixed = rules.iter().any(|text| text.starts_with(&format!("{field} is immutable")));
+            assert!(fixed, "{} spec.{field} has no rule", definition.spec.names.kind);
+        }
+    }
+}
+
+#[test]
+fn every_status_field_is_fenced() {
+    let execution = all().remove(0);
+    let status = part_of(&execution, "status");
+    let rules: Vec<_> = status.x_kubernetes_validations.iter().flatten().collect();
+    for field in status.properties.as_ref().unwrap().keys() {
+        let free = field == "observedGeneration" || field == "conditions";
+        let fenced = rules.iter().any(|rule| {
+            rule.field_path.as_deref() == Some(&format!(".{field}"))
+                && rule.rule.starts_with("!oldSelf.terminal")
+        });
+        assert!(free || fenced, "status.{field} can change after the end");
+    }
+}
+
+#[test]
+fn the_words_of_a_result_are_its_serialised_names() {
+    for reason in ResultReason::ALL {
+        assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+    }
+    let execution = all().remove(0);
+    let field = &part_of(&execution, "status").properties.as_ref().unwrap()["result"];
+    assert_eq!(field.enum_.as_ref().unwrap().len(), ResultReason::ALL.len());
+}
+
+#[test]
+fn an_object_that_nobody_looked_at_has_a_status() {
+    for definition in all() {
+        let fresh = part_of(&definition, "status").default.as_ref().unwrap();
+        assert_eq!(fresh.0["observedGeneration"], -1, "{}", definition.spec.names.kind);
+    }
+    let empty: ExecutionStatus = serde_json::from_str("{}").unwrap();
+    assert_eq!(empty, ExecutionStatus::default());
+}
