@@ -29,6 +29,7 @@ pub mod process;
 pub mod progress;
 pub mod reaper;
 pub mod scratch;
+pub mod stack;
 pub mod suites;
 pub mod test;
 pub mod tools;
