@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cluster::{self, Name};
 use crate::progress::{print, say};
-use crate::{Result, bench, generate, test};
+use crate::{Result, bench, demo, generate, test};
 
 /// The one door to build, try and test Requiem.
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ enum Commands {
     /// A real control plane (etcd, kube-apiserver) on loopback.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// From nothing to a verified proof, on this machine.
+    Demo(demo::Options),
     /// Everything CI runs; ends with `N passed, N failed`.
     Test(test::Options),
     /// Write the generated files.
@@ -71,6 +73,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Commands) -> Result<()> {
     match command {
         Commands::Cluster(command) => cluster_command(command),
+        Commands::Demo(options) => demo::run(&options),
         Commands::Test(options) => test::run(&options),
         Commands::Generate { check } => generate::run(check),
         Commands::Bench(options) => bench::run(&options),

@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use layout::{Layout, Name};
 pub use running::{ControlPlane, clean, down, list, status};
 
-use crate::{Result, process, progress, tools};
+use crate::process::Background;
+use crate::{Error, Result, process, progress, tools};
 
 /// Where a cluster can be reached: all that suites and demos need to know of it.
 #[derive(Debug, Clone)]
@@ -62,10 +63,21 @@ pub fn up(name: &Name) -> Result<Access> {
 /// As for [`up`].
 pub fn up_ephemeral() -> Result<Ephemeral> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let tools = tools::control_plane()?;
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = Name::parse(&format!("ephemeral-{}-{number}", std::process::id()))?;
-    let layout = Layout::of(&name)?;
+    up_guarded(&Name::parse(&format!("ephemeral-{}-{number}", std::process::id()))?)
+}
+
+/// Starts the cluster `name` for the caller, who may let it run on.
+///
+/// # Errors
+/// As for [`up`]; also if it runs already.
+pub fn up_guarded(name: &Name) -> Result<Ephemeral> {
+    let tools = tools::control_plane()?;
+    let layout = Layout::of(name)?;
+    if running::is_running(&layout) {
+        let remedy = format!("Stop it first: `cargo xtask cluster down {name}`");
+        return Err(Error::usage(format!("The cluster {name} is running already"), remedy));
+    }
     running::remove_stale(&layout)?;
     let plane = start::start(&tools, &layout)?;
     Ok(Ephemeral { access: Access { kubeconfig: layout.kubeconfig(), kubectl: tools.kubectl }, plane })
@@ -126,6 +138,14 @@ impl Ephemeral {
     /// Its folder; what is put here goes with it.
     pub fn folder(&self) -> &Path {
         self.plane.folder()
+    }
+
+    /// Has `program` end with the cluster.
+    ///
+    /// # Errors
+    /// Its process cannot be noted; then it is killed.
+    pub fn add(&mut self, program: &'static str, child: Background) -> Result<&mut Background> {
+        self.plane.add(program, child)
     }
 
     /// Stops it now and says whether that worked; dropping does the same in silence.

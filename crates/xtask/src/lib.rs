@@ -4,6 +4,7 @@
 //! |---|---|
 //! | command line | [`cli`] |
 //! | what must be there before anything starts | [`prerequisites`] |
+//! | from nothing to a verified proof | [`demo`], [`real_input`] |
 //! | generated files | [`generate`] |
 //! | suites, as data, and running them | [`suites`], [`test`] |
 //! | benchmarks | [`bench`] |
@@ -11,7 +12,7 @@
 //! | etcd and kube-apiserver on loopback | [`cluster`] |
 //! | certificates for development | [`pki`] |
 //! | nothing is left behind, however the process ends | [`reaper`] |
-//! | child processes, cargo, folders that go away | [`process`], [`cargo`], [`scratch`] |
+//! | child processes, cargo, folders that go away, health | [`process`], [`cargo`], [`scratch`], [`http`] |
 //! | where things lie | [`paths`] |
 //! | what the user sees while waiting | [`progress`] |
 //! | what went wrong, and what to do | [`error`] |
@@ -20,13 +21,16 @@ pub mod bench;
 pub mod cargo;
 pub mod cli;
 pub mod cluster;
+pub mod demo;
 pub mod error;
 pub mod generate;
+pub mod http;
 pub mod paths;
 pub mod pki;
 pub mod prerequisites;
 pub mod process;
 pub mod progress;
+pub mod real_input;
 pub mod reaper;
 pub mod scratch;
 pub mod stack;

@@ -2,9 +2,10 @@
 //!
 //! Every child leads a process group that the reaper knows, so none outlives this process unless it is released.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use crate::progress::Step;
 use crate::{Error, Result, reaper};
+
+/// How long a program may take to become ready; a loaded machine needs a multiple of the usual 4 s.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+/// Pause between two looks at a port or at `/readyz`, neither of which can announce itself.
+const READY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A child in a process group of its own. Dropped: the group is killed and waited for.
 #[derive(Debug)]
@@ -95,18 +102,14 @@ impl Background {
         Ok(())
     }
 
-    /// Sends SIGTERM to the group, then SIGKILL after `grace`.
+    /// Ends the group: SIGTERM if there is any `grace`, SIGKILL after it.
     ///
     /// # Errors
     /// The system refuses.
     pub fn stop(mut self, grace: Duration) -> Result<ExitStatus> {
         if let Some(target) = Target::of(self.id())? {
-            signal_group(target.pid, Signal::TERM)?;
-            if !target.wait_gone(grace)? {
-                target.kill_group()?;
-            }
+            target.end(grace)?;
         }
-        self.kill_group();
         self.collect()
     }
 
@@ -153,12 +156,18 @@ impl Target {
         }
     }
 
-    /// Sends SIGKILL to its group.
+    /// Ends its group: SIGTERM if there is any `grace`, SIGKILL after it. `false` if it is still there then, which is so only
+    /// where the kernel itself hangs.
     ///
     /// # Errors
     /// The system refuses.
-    pub fn kill_group(&self) -> Result<()> {
-        signal_group(self.pid, Signal::KILL)
+    pub fn end(&self, grace: Duration) -> Result<bool> {
+        if !grace.is_zero() {
+            signal_group(self.pid, Signal::TERM)?;
+            self.wait_gone(grace)?;
+        }
+        signal_group(self.pid, Signal::KILL)?;
+        self.wait_gone(Duration::from_secs(30))
     }
 
     /// Waits until it is gone (or a zombie); `false` after `limit`.
@@ -194,6 +203,42 @@ pub fn start_time(id: u32) -> Option<u64> {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// Starts `command` in the background with both streams in the file `log`.
+///
+/// # Errors
+/// The file cannot be written, or the program not be started.
+pub fn spawn_logged(command: &mut Command, log: &Path) -> Result<Background> {
+    let doing = || Error::io(format!("write {}", log.display()));
+    let file = File::create(log).map_err(doing())?;
+    let copy = file.try_clone().map_err(doing())?;
+    Background::spawn(command.current_dir("/").stdin(Stdio::null()).stdout(copy).stderr(file))
+}
+
+/// Looks until `there` says yes; stops when the program has ended or took longer than two minutes.
+///
+/// # Errors
+/// [`Error::NotReady`] with the end of the log.
+pub fn wait_ready(
+    child: &mut Background,
+    program: &str,
+    log: &Path,
+    step: &mut Step,
+    there: impl Fn() -> Result<bool>,
+) -> Result<()> {
+    let start = Instant::now();
+    while !there()? {
+        if let Some(status) = child.ended()? {
+            return Err(not_ready(log, format!("{program} ended ({status}) before it was ready")));
+        }
+        if start.elapsed() > READY_LIMIT {
+            return Err(not_ready(log, format!("{program} was not ready after {} s", READY_LIMIT.as_secs())));
+        }
+        step.at(&format!("waiting for {program}"));
+        std::thread::sleep(READY_PAUSE);
+    }
+    Ok(())
 }
 
 /// Runs `command` to its end with both streams captured.
@@ -253,6 +298,11 @@ pub fn failed(command: &Command, status: ExitStatus, output: &str) -> Error {
 pub fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+fn not_ready(log: &Path, what: String) -> Error {
+    let tail = fs::read_to_string(log).map(|text| last_lines(&text, 15)).unwrap_or_default();
+    Error::NotReady { what, tail }
 }
 
 fn shown(command: &Command) -> String {

@@ -145,8 +145,7 @@ mod tests {
         assert!(!gone.exists() && kept.exists());
         assert!(forgotten.try_wait().unwrap().is_none());
         let target = Target::of(forgotten.id()).unwrap().unwrap();
-        target.kill_group().unwrap();
-        assert!(target.wait_gone(Duration::from_secs(5)).unwrap());
+        assert!(target.end(Duration::from_secs(5)).unwrap());
         forgotten.wait().unwrap();
     }
 }

@@ -1,18 +1,17 @@
 //! What runs, and ending it. A cluster is throw-away: its data goes with it, so there is nothing to flush and SIGKILL is clean.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::path::Path;
 use std::time::Duration;
 
 use super::layout::{self, Layout, Name};
 use crate::process::{Background, Target, start_time};
 use crate::{Error, Result, paths, process, progress, reaper, tools};
 
-/// The programs, in the order in which they are ended.
-const PROGRAMS: [&str; 2] = ["kube-apiserver", "etcd"];
-/// A killed process is gone at once unless the kernel itself hangs.
-const GONE: Duration = Duration::from_secs(30);
+/// The programs without which there is no control plane.
+const PLANE: [&str; 2] = ["kube-apiserver", "etcd"];
+/// What a program beside the control plane gets to end by itself; it may hold things outside the folder.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// A control plane that this process has started. Dropped: stopped and removed.
 #[derive(Debug)]
@@ -49,27 +48,16 @@ impl ControlPlane {
     ///
     /// # Errors
     /// The note cannot be written.
-    pub fn add(&mut self, program: &'static str, child: Background) -> Result<()> {
+    pub fn add(&mut self, program: &'static str, child: Background) -> Result<&mut Background> {
         let note = format!("{} {}\n", child.id(), start_time(child.id()).unwrap_or_default());
-        self.children.push((program, child));
         let path = self.layout.pid(program);
-        fs::write(&path, note).map_err(Error::io(format!("write {}", path.display())))
+        fs::write(&path, note).map_err(Error::io(format!("write {}", path.display())))?;
+        Ok(&mut self.children.push_mut((program, child)).1)
     }
 
-    /// How `program` ended, if it has.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn ended(&mut self, program: &str) -> Result<Option<ExitStatus>> {
-        match self.children.iter_mut().find(|(name, _)| *name == program) {
-            Some((_, child)) => child.ended(),
-            None => Ok(None),
-        }
-    }
-
-    /// Its log.
-    pub fn log(&self, program: &str) -> PathBuf {
-        self.layout.log(program)
+    /// The places of its files.
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Its name.
@@ -104,8 +92,8 @@ impl ControlPlane {
 
     fn end(&mut self) -> Result<()> {
         self.released = true;
-        while let Some((_, child)) = self.children.pop() {
-            drop(child);
+        while let Some((program, child)) = self.children.pop() {
+            child.stop(grace(program))?;
         }
         remove(self.layout.folder())?;
         reaper::global()?.forget_folder(self.layout.folder())
@@ -125,7 +113,7 @@ impl Drop for ControlPlane {
 
 /// Whether every program of the cluster runs.
 pub fn is_running(layout: &Layout) -> bool {
-    PROGRAMS.iter().all(|program| process_of(layout, program).is_some())
+    PLANE.iter().all(|program| process_of(layout, program).is_some())
 }
 
 /// Removes what a crash or a reboot has left of a cluster.
@@ -200,20 +188,32 @@ pub fn clean() -> Result<()> {
 }
 
 fn end(layout: &Layout) -> Result<()> {
-    for program in PROGRAMS {
-        let Some((id, started)) = process_of(layout, program) else { continue };
+    for program in programs(layout)? {
+        let Some((id, started)) = process_of(layout, &program) else { continue };
         let Some(target) = Target::of(id)? else { continue };
         // Between the note and the hold the id may have passed to another process: look again, now that it is held.
-        if start_time(id) != Some(started) {
-            continue;
-        }
-        target.kill_group()?;
-        if !target.wait_gone(GONE)? {
+        if start_time(id) == Some(started) && !target.end(grace(&program))? {
             let what = format!("{program} (process {id}) does not end");
             return Err(Error::check(what, "Look at it with `ps`; the cluster's folder was kept"));
         }
     }
     remove(layout.folder())
+}
+
+/// Every program that left a note, the control plane last.
+fn programs(layout: &Layout) -> Result<Vec<String>> {
+    let doing = || Error::io(format!("read {}", layout.folder().display()));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(layout.folder()).map_err(doing())? {
+        let name = entry.map_err(doing())?.file_name();
+        found.extend(name.to_str().and_then(|name| name.strip_suffix(".pid")).map(str::to_owned));
+    }
+    found.sort_by_key(|program| PLANE.contains(&program.as_str()));
+    Ok(found)
+}
+
+fn grace(program: &str) -> Duration {
+    if PLANE.contains(&program) { Duration::ZERO } else { GRACE }
 }
 
 /// The live process that `program`'s note names.

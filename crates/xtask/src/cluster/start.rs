@@ -1,10 +1,8 @@
 //! Starting etcd and kube-apiserver. All connections are TLS with client certificates, all ports are free ones on loopback.
 
-use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,15 +11,11 @@ use serde_json::json;
 use super::layout::Layout;
 use super::running::ControlPlane;
 use crate::pki::{Authority, Certified, Files, write_private};
-use crate::process::{Background, last_lines};
+use crate::process::{spawn_logged, wait_ready};
 use crate::progress::Step;
 use crate::tools::ControlPlaneTools;
 use crate::{Error, Result, paths, pki, prerequisites, process};
 
-/// How long each of the two may take; a loaded machine needs a multiple of the usual 4 s for both.
-const LIMIT: Duration = Duration::from_secs(120);
-/// Pause between two looks at a port or at `/readyz`, neither of which can announce itself.
-const PAUSE: Duration = Duration::from_millis(50);
 /// A port that was free a moment ago can be taken by somebody else: then once more with others.
 const TRIES: u32 = 3;
 
@@ -66,10 +60,12 @@ fn start_once(tools: &ControlPlaneTools, layout: &Layout, mut step: Step) -> Res
         api: prerequisites::loopback_port()?,
     };
     let pki = issue(layout, ports.api)?;
-    plane.add("etcd", spawn(layout, "etcd", etcd(tools, layout, &pki, ports))?)?;
-    wait_for(&mut plane, "etcd", &mut step, || Ok(listens(ports.client)))?;
-    plane.add("kube-apiserver", spawn(layout, "kube-apiserver", apiserver(tools, &pki, ports))?)?;
-    wait_for(&mut plane, "kube-apiserver", &mut step, || Ok(listens(ports.api) && ready(tools, layout)?))?;
+    let command = etcd(tools, layout, &pki, ports);
+    bring_up(&mut plane, "etcd", command, &mut step, || Ok(listens(ports.client)))?;
+    let command = apiserver(tools, &pki, ports);
+    bring_up(&mut plane, "kube-apiserver", command, &mut step, || {
+        Ok(listens(ports.api) && ready(tools, layout)?)
+    })?;
     step.done();
     Ok(plane)
 }
@@ -150,43 +146,17 @@ fn apiserver(tools: &ControlPlaneTools, pki: &Pki, ports: Ports) -> Command {
     command
 }
 
-fn spawn(layout: &Layout, program: &str, mut command: Command) -> Result<Background> {
-    let path = layout.log(program);
-    let log = File::create(&path).map_err(Error::io(format!("write {}", path.display())))?;
-    let copy = log.try_clone().map_err(Error::io(format!("write {}", path.display())))?;
-    Background::spawn(command.current_dir("/").stdin(Stdio::null()).stdout(copy).stderr(log))
-}
-
-/// Looks until `there` says yes, and stops when the program has ended or takes too long.
-fn wait_for(
+/// Starts one of the two, and waits until `there`.
+fn bring_up(
     plane: &mut ControlPlane,
-    program: &str,
+    program: &'static str,
+    mut command: Command,
     step: &mut Step,
     there: impl Fn() -> Result<bool>,
 ) -> Result<()> {
-    let start = Instant::now();
-    while !there()? {
-        if let Some(status) = plane.ended(program)? {
-            return Err(not_ready(
-                &plane.log(program),
-                format!("{program} ended ({status}) before it was ready"),
-            ));
-        }
-        if start.elapsed() > LIMIT {
-            return Err(not_ready(
-                &plane.log(program),
-                format!("{program} was not ready after {} s", LIMIT.as_secs()),
-            ));
-        }
-        step.at(&format!("waiting for {program}"));
-        std::thread::sleep(PAUSE);
-    }
-    Ok(())
-}
-
-fn not_ready(log: &Path, what: String) -> Error {
-    let tail = fs::read_to_string(log).map(|text| last_lines(&text, 15)).unwrap_or_default();
-    Error::NotReady { what, tail }
+    let log = plane.layout().log(program);
+    let child = plane.add(program, spawn_logged(&mut command, &log)?)?;
+    wait_ready(child, program, &log, step, there)
 }
 
 fn listens(port: u16) -> bool {

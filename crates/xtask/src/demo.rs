@@ -1,0 +1,103 @@
+//! `cargo xtask demo`: from nothing to a verified proof, on this machine.
+//!
+//! Flow: prerequisites → programs → control plane (or `--context`) → CRDs → executor and operator → inputs into the store →
+//! samples → wait → table, one status, twin builds compared → proof to a file → cluster down → proof verified → how to go on.
+//!
+//! | step | module |
+//! |---|---|
+//! | where it runs, and what must go afterwards | [`site`] |
+//! | executor and operator | [`services`] |
+//! | samples and their inputs | [`samples`] |
+//! | what is shown, and checked | [`show`] |
+
+mod samples;
+mod services;
+mod show;
+mod site;
+
+use std::path::PathBuf;
+
+use crate::progress::{Step, print, say};
+use crate::{Result, cargo, paths, prerequisites};
+use site::Site;
+
+/// The namespace of everything that the demo makes; also the tenant of the store.
+pub(crate) const NAMESPACE: &str = "requiem-demo";
+
+/// What the user asked for.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Use the cluster of this context of your own kubeconfig instead of starting one.
+    #[arg(long)]
+    context: Option<String>,
+    /// Leave the control plane, the operator and the executor running.
+    #[arg(long, conflicts_with = "context")]
+    keep: bool,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// A missing prerequisite, a program that does not come up, or a sample that does not end as it says.
+pub fn run(options: &Options) -> Result<()> {
+    prerequisites::c_compiler()?;
+    prerequisites::sandbox()?;
+    let step = Step::begin("build requiem, requiem-executor and requiem-operator");
+    let programs = cargo::build_programs()?;
+    step.done();
+
+    let mut site = Site::open(options.context.as_deref(), programs)?;
+    site.install_definitions()?;
+    let executor = services::start(&mut site)?;
+    let samples = samples::prepare(&site)?;
+    samples::apply(&site, &samples)?;
+    samples::wait(&site, &samples)?;
+
+    show::table(&site)?;
+    show::endings(&site, &samples)?;
+    show::status(&site, "sqlite-1")?;
+    show::twins(&site, "sqlite-1", "sqlite-2")?;
+    show::staging(&executor)?;
+    let proof = show::fetch_proof(&site, "sqlite-1")?;
+
+    if options.keep {
+        show::verify(&site.program("requiem"), &proof, "the cluster still runs, but is not asked")?;
+        return farewell_kept(site);
+    }
+    let requiem = site.program("requiem");
+    site.close()?;
+    show::verify(&requiem, &proof, "the cluster is stopped")?;
+    farewell(&requiem, &proof);
+    Ok(())
+}
+
+fn farewell(requiem: &std::path::Path, proof: &std::path::Path) {
+    print("");
+    print("Go on:");
+    print(&format!("  {} proof verify {}   (change a byte first and see)", shown(requiem), shown(proof)));
+    print("  cargo xtask demo --keep      leaves it running, so that you can apply Executions of your own");
+    print("  cargo xtask test             everything CI runs");
+}
+
+fn farewell_kept(site: Site) -> Result<()> {
+    let (name, access) = site.keep()?;
+    print("");
+    print("It is running. Go on:");
+    print(&format!("  export KUBECONFIG={}", access.kubeconfig.display()));
+    print(&format!("  alias kubectl='{} -n {NAMESPACE}'", access.kubectl.display()));
+    print("  kubectl explain exn.spec");
+    print("  kubectl get exn,proofbundle,executorpool");
+    print(&format!("  cargo xtask cluster down {name}"));
+    say("✓ demo");
+    Ok(())
+}
+
+/// A path below the repository, shortened.
+fn shown(path: &std::path::Path) -> String {
+    path.strip_prefix(paths::repository()).unwrap_or(path).display().to_string()
+}
+
+/// Where the demo leaves its proof.
+fn proof_file() -> Result<PathBuf> {
+    Ok(cargo::target()?.join("demo/proof.json"))
+}
