@@ -32,9 +32,10 @@ pub fn command(arguments: &[&str]) -> Command {
 /// # Errors
 /// They do not build.
 pub fn build_programs() -> Result<PathBuf> {
-    let mut build = command(&["build"]);
-    for (package, binary) in PROGRAMS {
-        build.args(["--package", package, "--bin", binary]);
+    // `--workspace` with a choice of targets, as in the suites: one set of features, so each library is built once.
+    let mut build = command(&["build", "--workspace"]);
+    for program in PROGRAMS {
+        build.args(["--bin", program]);
     }
     process::run(&mut build)?;
     Ok(target()?.join("debug"))

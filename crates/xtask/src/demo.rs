@@ -5,13 +5,11 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | where it runs, and what must go afterwards | [`site`] |
-//! | executor and operator | [`services`] |
+//! | where it runs, what runs there, and what must go afterwards | [`site`] |
 //! | samples and their inputs | [`samples`] |
 //! | what is shown, and checked | [`show`] |
 
 mod samples;
-mod services;
 mod show;
 mod site;
 
@@ -48,7 +46,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let mut site = Site::open(options.context.as_deref(), programs)?;
     site.install_definitions()?;
-    let executor = services::start(&mut site)?;
+    site.start_stack()?;
     let samples = samples::prepare(&site)?;
     samples::apply(&site, &samples)?;
     samples::wait(&site, &samples)?;
@@ -57,7 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
     show::endings(&site, &samples)?;
     show::status(&site, "sqlite-1")?;
     show::twins(&site, "sqlite-1", "sqlite-2")?;
-    show::staging(&executor)?;
+    show::staging(&site)?;
     let proof = show::fetch_proof(&site, "sqlite-1")?;
 
     if options.keep {

@@ -10,9 +10,10 @@
 //! | benchmarks | [`bench`] |
 //! | programs built once from pinned Go modules | [`tools`] |
 //! | etcd and kube-apiserver on loopback | [`cluster`] |
+//! | executor and operator beside them | [`stack`] |
 //! | certificates for development | [`pki`] |
 //! | nothing is left behind, however the process ends | [`reaper`] |
-//! | child processes, cargo, folders that go away, health | [`process`], [`cargo`], [`scratch`], [`http`] |
+//! | child processes, cargo, folders that go away | [`process`], [`cargo`], [`scratch`] |
 //! | where things lie | [`paths`] |
 //! | what the user sees while waiting | [`progress`] |
 //! | what went wrong, and what to do | [`error`] |
@@ -24,7 +25,6 @@ pub mod cluster;
 pub mod demo;
 pub mod error;
 pub mod generate;
-pub mod http;
 pub mod paths;
 pub mod pki;
 pub mod prerequisites;

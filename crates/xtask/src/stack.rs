@@ -53,26 +53,36 @@ pub struct Stack {
     pub executor: Service,
     endpoint: SocketAddr,
     store: PathBuf,
+    folder: PathBuf,
     // Last, so that the folder goes after the processes that write to it.
-    folder: Scratch,
+    _owned: Option<Scratch>,
 }
 
 // === impl Stack ===
 
 impl Stack {
-    /// Starts both and waits until they are ready.
+    /// Starts both, in a folder of their own that goes with them, and waits until they are ready.
     ///
     /// # Errors
     /// A program is missing or does not become ready; the end of its log is in the message.
     pub fn start(options: &Options) -> Result<Self> {
-        let folder = Scratch::new("stack")?;
-        let store = folder.path().join("store");
+        let owned = Scratch::new("stack")?;
+        let stack = Self::start_in(options, owned.path())?;
+        Ok(Self { _owned: Some(owned), ..stack })
+    }
+
+    /// As [`Stack::start`], with certificates, logs and store in the caller's `folder`.
+    ///
+    /// # Errors
+    /// As for [`Stack::start`].
+    pub fn start_in(options: &Options, folder: &Path) -> Result<Self> {
+        let store = folder.join("store");
         fs::create_dir_all(&store).map_err(Error::io("make the store's folder"))?;
-        let certificates = pki::development(&folder.path().join("pki"))?;
+        let certificates = pki::development(&folder.join("pki-development"))?;
         let endpoint = free_address()?;
-        let executor = executor(options, &certificates, folder.path(), endpoint, &store)?;
-        let operator = operator(options, &certificates, folder.path())?;
-        let mut stack = Self { operator, executor, endpoint, store, folder };
+        let executor = executor(options, &certificates, folder, endpoint, &store)?;
+        let operator = operator(options, &certificates, folder)?;
+        let mut stack = Self { operator, executor, endpoint, store, folder: folder.into(), _owned: None };
         stack.executor.start()?;
         stack.operator.start()?;
         Ok(stack)
@@ -102,7 +112,22 @@ impl Stack {
 
     /// The folder of certificates, logs and store.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
+    }
+
+    /// Stops both, the operator first.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn stop(&mut self) -> Result<()> {
+        self.operator.stop()?;
+        self.executor.stop()
+    }
+
+    /// Gives the running processes into somebody else's care. For a stack with a folder that is not its own.
+    pub fn into_running(self) -> impl Iterator<Item = (&'static str, Background)> {
+        let services = [("requiem-executor", self.executor), ("requiem-operator", self.operator)];
+        services.into_iter().filter_map(|(program, service)| Some((program, service.running?)))
     }
 }
 
@@ -208,7 +233,8 @@ impl Service {
             kill_process(pid, Signal::KILL).map_err(|errno| Error::io("kill a service")(errno.into()))?;
             target.wait_gone(STOP_WITHIN)?;
         }
-        Ok(())
+        // Collected, not dropped: dropping would kill the rest of the group, and hide children that do not follow.
+        running.wait().map(drop)
     }
 
     /// Process id of the main process, if it runs.

@@ -46,13 +46,50 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "architecture",
         covers: "allowed edges between rooms, the place of unsafe, file sizes, generated files up to date",
-        cargo: &["test", "--package", "requiem-tests", "--test", "architecture"],
+        cargo: &["test", "--workspace", "--test", "architecture"],
         needs: Needs::Nothing,
     },
     Suite {
         name: "unit",
-        covers: "tests of every crate: tables, properties, store, journal, and the sandbox on this machine's kernel",
-        cargo: &["test", "--workspace", "--exclude", "requiem-tests", "--no-fail-fast"],
+        covers: "every crate by itself: tables, properties, golden vectors, journal, protocol",
+        cargo: &[
+            "test",
+            "--workspace",
+            "--no-fail-fast",
+            "--exclude=requiem-tests",
+            "--exclude=requiem-cas",
+            "--exclude=requiem-sandbox",
+        ],
+        needs: Needs::Sandbox,
+    },
+    Suite {
+        name: "store",
+        covers: "the store on this machine's file system: crashes, full disks, corruption, concurrency, hostile trees",
+        cargo: &["test", "--package", "requiem-cas", "--no-fail-fast"],
+        needs: Needs::Sandbox,
+    },
+    Suite {
+        name: "kernel",
+        covers: "every layer of the sandbox on this machine's kernel: attacks bare, sandboxed, and with the layer off",
+        cargo: &["test", "--package", "requiem-sandbox", "--no-fail-fast"],
+        needs: Needs::Sandbox,
+    },
+    Suite {
+        name: "api",
+        covers: "the definitions on a real API server: immutability, fenced status, defaults, explain, roles",
+        cargo: &["test", "--workspace", "--test", "api", "--no-fail-fast"],
+        needs: Needs::Cluster,
+    },
+    Suite {
+        name: "e2e",
+        covers: "Executions applied to a real API server, run by a real executor: every way to end, every refusal",
+        cargo: &["test", "--workspace", "--test", "e2e", "--no-fail-fast"],
+        needs: Needs::Cluster,
+    },
+    Suite {
+        name: "fault",
+        covers: "SIGKILL of operator and executor while 200 Executions run: nothing lost, nothing run to a second result",
+        cargo: &["test", "--workspace", "--test", "fault", "--no-fail-fast"],
         needs: Needs::Cluster,
     },
 ];

@@ -95,7 +95,8 @@ fn endings(text: &str) -> Vec<String> {
 /// Puts `input` into the store and checks that some sample names the digest it got.
 fn put(site: &Site, samples: &[Sample], input: &Path) -> Result<()> {
     let mut command = Command::new(site.program("requiem"));
-    command.args(["--json", "cas", "put", "--tenant", NAMESPACE]).arg("--cas").arg(site.store()).arg(input);
+    command.args(["--json", "cas", "put", "--tenant", NAMESPACE]).arg(input);
+    command.args(site.store().into_iter().flat_map(|store| [Path::new("--cas"), store]));
     let answer: serde_json::Value = serde_json::from_str(&process::output(&mut command)?).unwrap_or_default();
     let digest = answer["digest"].as_str().unwrap_or_default();
     let named = |sample: &Sample| fs::read_to_string(&sample.file).is_ok_and(|text| text.contains(digest));

@@ -7,10 +7,9 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::samples::Sample;
-use super::services::Executor;
 use super::site::Site;
 use crate::progress::print;
-use crate::{Error, Result, http, process};
+use crate::{Error, Result, process};
 
 /// `kubectl get exn`.
 pub(crate) fn table(site: &Site) -> Result<()> {
@@ -70,11 +69,10 @@ pub(crate) fn twins(site: &Site, one: &str, other: &str) -> Result<()> {
 }
 
 /// How long the executor took to make inputs ready, 128 MiB among them.
-pub(crate) fn staging(executor: &Executor) -> Result<()> {
-    let answer = http::get(executor.admin, "/metrics").map_err(Error::io("read the executor's metrics"))?;
+pub(crate) fn staging(site: &Site) -> Result<()> {
+    let metrics = site.executor_metrics()?;
     let value = |suffix: &str| {
-        answer
-            .body
+        metrics
             .lines()
             .find_map(|line| line.strip_prefix("requiem_executor_stage_seconds")?.strip_prefix(suffix))
     };

@@ -1,21 +1,19 @@
 //! Where the demo runs: a cluster of its own, or somebody's; and what must go afterwards.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::NAMESPACE;
 use crate::cluster::{self, Access, Ephemeral, Name};
-use crate::process::Background;
 use crate::progress::Step;
 use crate::scratch::Scratch;
+use crate::stack::{Options, Stack};
 use crate::{Error, Result, paths, process};
-
-/// Time for executor and operator to end by themselves.
-const GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Site {
     access: Access,
     programs: PathBuf,
+    // Before the owner, so that the two end before the cluster they use.
+    stack: Option<Stack>,
     owner: Owner,
 }
 
@@ -23,7 +21,7 @@ enum Owner {
     /// A control plane of our own; everything goes with it.
     Ours(Box<Ephemeral>),
     /// Somebody's cluster: what we made in it goes, the rest stays.
-    Theirs { scratch: Scratch, children: Vec<Background>, definitions: bool },
+    Theirs { scratch: Scratch, definitions: bool },
 }
 
 impl Site {
@@ -35,11 +33,12 @@ impl Site {
             return Ok(Self {
                 access,
                 programs,
-                owner: Owner::Theirs { scratch, children: Vec::new(), definitions: false },
+                stack: None,
+                owner: Owner::Theirs { scratch, definitions: false },
             });
         }
         let ours = cluster::up_guarded(&Name::parse("demo")?)?;
-        Ok(Self { access: ours.access().clone(), programs, owner: Owner::Ours(Box::new(ours)) })
+        Ok(Self { access: ours.access().clone(), programs, stack: None, owner: Owner::Ours(Box::new(ours)) })
     }
 
     /// A private folder that goes with the site.
@@ -51,17 +50,13 @@ impl Site {
     }
 
     /// The executor's store.
-    pub(crate) fn store(&self) -> PathBuf {
-        self.folder().join("store")
+    pub(crate) fn store(&self) -> Option<&Path> {
+        self.stack.as_ref().map(Stack::store)
     }
 
     /// One of the built programs.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
-    }
-
-    pub(crate) const fn access(&self) -> &Access {
-        &self.access
     }
 
     /// kubectl in the demo's namespace.
@@ -77,12 +72,28 @@ impl Site {
         Ok(())
     }
 
-    /// Takes a started program into care.
-    pub(crate) fn add(&mut self, program: &'static str, child: Background) -> Result<&mut Background> {
-        match &mut self.owner {
-            Owner::Ours(ours) => ours.add(program, child),
-            Owner::Theirs { children, .. } => Ok(children.push_mut(child)),
-        }
+    /// Starts executor and operator, and makes the pool that brings them together; returns when the pool is ready.
+    pub(crate) fn start_stack(&mut self) -> Result<()> {
+        let step = Step::begin("start requiem-executor and requiem-operator");
+        let slots = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let options = Options {
+            kubeconfig: self.access.kubeconfig.clone(),
+            programs: self.programs.clone(),
+            namespace: Some(NAMESPACE.to_owned()),
+            slots: u32::try_from(slots).unwrap_or(2),
+            executor_wrapper: Vec::new(),
+        };
+        let stack = Stack::start_in(&options, self.folder())?;
+        self.apply(&stack.pool(NAMESPACE))?;
+        self.stack = Some(stack);
+        self.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "executorpool/default"])?;
+        step.done();
+        Ok(())
+    }
+
+    /// The executor's metrics.
+    pub(crate) fn executor_metrics(&self) -> Result<String> {
+        self.stack.as_ref().map_or_else(|| Ok(String::new()), |stack| stack.executor.get("/metrics"))
     }
 
     /// Installs the CRDs and makes the namespace.
@@ -102,21 +113,20 @@ impl Site {
     }
 
     /// Removes everything the demo made.
-    pub(crate) fn close(self) -> Result<()> {
+    pub(crate) fn close(mut self) -> Result<()> {
         let step = Step::begin("stop the cluster");
+        if let Owner::Theirs { definitions, .. } = &self.owner {
+            // The operator is still there: its objects go in good order.
+            self.access.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=120s"])?;
+            if *definitions {
+                let folder = paths::repository().join("config/crd").display().to_string();
+                self.access.kubectl(&["delete", "--kustomize", &folder])?;
+            }
+        }
+        self.stack.as_mut().map_or(Ok(()), Stack::stop)?;
         match self.owner {
             Owner::Ours(ours) => ours.down()?,
-            Owner::Theirs { scratch, children, definitions } => {
-                self.access.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=120s"])?;
-                if definitions {
-                    let folder = paths::repository().join("config/crd").display().to_string();
-                    self.access.kubectl(&["delete", "--kustomize", &folder])?;
-                }
-                for child in children.into_iter().rev() {
-                    child.stop(GRACE)?;
-                }
-                drop(scratch);
-            }
+            Owner::Theirs { scratch, .. } => drop(scratch),
         }
         step.done();
         Ok(())
@@ -124,11 +134,12 @@ impl Site {
 
     /// Lets it run on.
     pub(crate) fn keep(self) -> Result<(Name, Access)> {
-        match self.owner {
-            Owner::Ours(ours) => Ok((ours.keep()?, self.access)),
-            Owner::Theirs { .. } => {
-                Err(Error::usage("--keep is for a cluster of the demo's own", "Leave out --context"))
-            }
+        let Owner::Ours(mut ours) = self.owner else {
+            return Err(Error::usage("--keep is for a cluster of the demo's own", "Leave out --context"));
+        };
+        for (program, child) in self.stack.into_iter().flat_map(Stack::into_running) {
+            ours.add(program, child)?;
         }
+        Ok((ours.keep()?, self.access))
     }
 }
