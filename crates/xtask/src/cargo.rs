@@ -8,12 +8,8 @@ use crate::{Error, Result, paths, process};
 /// What `cargo run` sets for us. Build scripts that watch one of these would run again in every nested call.
 const OURS: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"];
 
-/// The programs that a demo or a cluster suite starts: (package, binary).
-pub const PROGRAMS: [(&str, &str); 3] = [
-    ("requiem-cli", "requiem"),
-    ("requiem-executor", "requiem-executor"),
-    ("requiem-operator", "requiem-operator"),
-];
+/// The programs that a demo or a cluster suite starts.
+pub const PROGRAMS: [&str; 3] = ["requiem", "requiem-executor", "requiem-operator"];
 
 /// A cargo command at the root of the repository.
 pub fn command(arguments: &[&str]) -> Command {
