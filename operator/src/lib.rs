@@ -1,1 +1,35 @@
-//! placeholder
+//! The operator: reconciles Executions, ProofBundles and ExecutorPools; hands requests to executors; believes
+//! nothing that it has not recomputed; never sees payload bytes.
+//!
+//! ```text
+//! watch ─▶ cache ─▶ queue ─▶ reconcile: observe → validate → decide → apply → report ─▶ one status patch
+//!                     ▲                                        │
+//!                     └── follower, health, gates ◀────────────┴──▶ executors (HTTP/2 over mTLS)
+//! ```
+//!
+//! | part | module |
+//! |---|---|
+//! | command line, start and end | [`args`], [`run`] |
+//! | what reconcilers share | [`context`] |
+//! | events to caches and queues | [`watching`], [`queue`], [`backoff`] |
+//! | the three kinds | [`execution`], [`proof_bundle`], [`executor_pool`] |
+//! | executors: calls, outages, full queues | [`dispatch`], [`health`], [`gates`] |
+//! | the API server: writes, events | [`kubeapi`], [`events`] |
+//! | figures, health, readiness | [`metrics`], [`admin`] |
+
+pub mod admin;
+pub mod args;
+pub mod backoff;
+pub mod context;
+pub mod dispatch;
+pub mod events;
+pub mod execution;
+pub mod executor_pool;
+pub mod gates;
+pub mod health;
+pub mod kubeapi;
+pub mod metrics;
+pub mod proof_bundle;
+pub mod queue;
+pub mod run;
+pub mod watching;

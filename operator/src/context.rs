@@ -1,0 +1,113 @@
+//! What reconcilers share.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{ObjectRef, Store};
+use requiem_crds::{Execution, ExecutorPool};
+
+use crate::dispatch::Dispatcher;
+use crate::events::Events;
+use crate::execution::tracker::Tracker;
+use crate::gates::Gates;
+use crate::health::Health;
+use crate::kubeapi::Writer;
+use crate::metrics::Metrics;
+use crate::queue::{Key, Queue};
+
+/// An object of which it is not sure that it can be read: one malformed object must not hide the others.
+pub type Guarded<K> = DeserializeGuard<K>;
+
+/// What reconcilers share. Clones share it too.
+#[derive(Clone)]
+pub struct Context {
+    /// Cache of Executions without a terminal status.
+    pub executions: Store<Guarded<Execution>>,
+    /// Cache of pools.
+    pub pools: Store<Guarded<ExecutorPool>>,
+    /// Executions to look at.
+    pub execution_queue: Queue,
+    /// Pools to look at.
+    pub pool_queue: Queue,
+    /// ProofBundles to look at.
+    pub bundle_queue: Queue,
+    /// Writes to the API server.
+    pub writer: Writer,
+    /// Calls to executors.
+    pub dispatcher: Dispatcher,
+    /// Which executors are away.
+    pub health: Health,
+    /// Who waits for a full executor.
+    pub gates: Gates,
+    /// What is known about live Executions.
+    pub tracker: Tracker,
+    /// ProofBundles whose verdict is being written by the flow that created them.
+    pub own_bundles: OwnBundles,
+    /// Events.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+/// ProofBundles whose verdict is being written by the flow that created them.
+#[derive(Clone, Default)]
+pub struct OwnBundles {
+    keys: Arc<Mutex<HashSet<Key>>>,
+}
+
+impl OwnBundles {
+    /// From now on the caller writes the verdict of `key`.
+    pub fn claim(&self, key: &Key) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+    }
+
+    /// The caller is done with `key`, or has given up.
+    pub fn release(&self, key: &Key) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Whether somebody writes the verdict of `key`.
+    pub fn is_claimed(&self, key: &Key) -> bool {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+}
+
+impl Context {
+    /// The Execution as the cache has it.
+    pub fn execution(&self, key: &Key) -> Option<Arc<Guarded<Execution>>> {
+        self.executions.get(&ObjectRef::new(&key.name).within(&key.namespace))
+    }
+
+    /// The pool as the cache has it.
+    pub fn pool(&self, key: &Key) -> Option<Arc<Guarded<ExecutorPool>>> {
+        self.pools.get(&ObjectRef::new(&key.name).within(&key.namespace))
+    }
+
+    /// Looks again at every Execution that goes to `pool`.
+    pub fn push_executions_of(&self, pool: &Key) {
+        for object in self.executions.state() {
+            let Ok(execution) = &object.0 else { continue };
+            let key = Key::of(execution);
+            if key.namespace == pool.namespace && execution.spec.executor.pool_ref.name == pool.name {
+                self.execution_queue.push(key);
+            }
+        }
+    }
+
+    /// Has the reconciler of ProofBundles look at `key`, whose verdict nobody else writes now.
+    pub fn hand_over_bundle(&self, key: &Key) {
+        self.own_bundles.release(key);
+        self.bundle_queue.push(key.clone());
+    }
+}
+
+/// Names of kinds for metrics.
+pub mod kinds {
+    /// Execution.
+    pub const EXECUTION: &str = "Execution";
+    /// ExecutorPool.
+    pub const POOL: &str = "ExecutorPool";
+    /// ProofBundle.
+    pub const BUNDLE: &str = "ProofBundle";
+}

@@ -1,0 +1,377 @@
+//! Step 3, pure and total: what to do next, given the plan and what is known. No clock, no client, no chance.
+//!
+//! ```text
+//! Unknown ─ask─▶ Nowhere ─start─▶ Sent ─answer─▶ At(queued, running) ─follow─▶ At(sealed) ─▶ finish
+//!    │              │               │                    │                     At(failed) ─▶ finish, or next attempt
+//!    └──────────────┴── hold: suspended, no pool, executor away, cancelled before the start
+//! ```
+
+use std::time::Duration;
+
+use requiem_crds::condition::Reason;
+use requiem_crds::status::ResultReason;
+use requiem_model::attempt::{AttemptState, SealedAttempt};
+use requiem_model::{Failure, FailureReason, Outcome};
+use requiem_proof::Verified;
+
+use super::judge::judge;
+use super::tracker::{Known, Place};
+use super::validate::Plan;
+use crate::backoff;
+use crate::dispatch::{Endpoint, rendezvous};
+use crate::health::{GRACE, Outage};
+
+/// Attempts that may be lost with their executors before the Execution is given up. They do not count against
+/// the user's own limit.
+pub const MAX_LOSSES: u32 = 20;
+/// A hold is ended by an event; this is for the event that never came.
+const FALLBACK: Duration = Duration::from_secs(60);
+const SLOWEST_AFTER_LOSS: Duration = Duration::from_secs(10);
+
+/// The pool as the cache has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pool {
+    /// There is none of that name.
+    Missing,
+    /// These are its endpoints.
+    Endpoints(Vec<Endpoint>),
+}
+
+/// Everything that was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The pool.
+    pub pool: Pool,
+    /// What this process knows.
+    pub known: Known,
+    /// Endpoints that do not answer, of those that matter here.
+    pub outages: Vec<Outage>,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Nothing: it is over.
+    Rest,
+    /// Ask these endpoints whether they have the attempt.
+    Ask {
+        /// Number of the attempt.
+        attempt: u32,
+        /// All that may have it.
+        endpoints: Vec<Endpoint>,
+    },
+    /// Start the attempt, or adopt it, and wait a little for its end.
+    Start {
+        /// Number of the attempt.
+        attempt: u32,
+        /// Where.
+        endpoint: Endpoint,
+    },
+    /// Tell the executor to end the attempt.
+    Cancel {
+        /// Number of the attempt.
+        attempt: u32,
+        /// Who has it.
+        endpoint: Endpoint,
+    },
+    /// Wait for the attempt's end in the background, and say how far it is.
+    Follow {
+        /// Number of the attempt.
+        attempt: u32,
+        /// Who has it.
+        endpoint: Endpoint,
+        /// What to say; nothing while an outage is young.
+        report: Option<Progress>,
+        /// When to look again, if not at the next change.
+        again: Option<Duration>,
+    },
+    /// Go on with the next attempt.
+    Advance {
+        /// Number of the next attempt.
+        attempt: u32,
+        /// Whether the last one was lost with its executor.
+        lost: bool,
+        /// How long to wait first.
+        wait: Duration,
+    },
+    /// Nothing can be done now.
+    Hold {
+        /// What to say, if anything.
+        report: Option<Progress>,
+        /// When to look again at the latest.
+        again: Duration,
+    },
+    /// It is over: publish and report.
+    Finish(Box<Final>),
+}
+
+/// A state that is not the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Why.
+    pub reason: Reason,
+    /// The same for people.
+    pub message: String,
+    /// Attempts so far.
+    pub attempts: u32,
+}
+
+/// The end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Final {
+    /// How it ended.
+    pub result: ResultReason,
+    /// The same for people, with what to do.
+    pub message: String,
+    /// Attempts in all.
+    pub attempts: u32,
+    /// What was proven, if there is a result.
+    pub proof: Option<Proof>,
+    /// Code of the proof's verdict, if a proof was sent.
+    pub verdict: Option<&'static str>,
+    /// Who may forget the attempt once the status is written.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// A verified result and what is shown of its streams.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proof {
+    /// The recomputed bundle.
+    pub verified: Verified,
+    /// Its exact bytes and the tails.
+    pub sealed: SealedAttempt,
+}
+
+/// The next step.
+pub fn next(plan: &Plan, seen: &Observed) -> Step {
+    match &seen.known.place {
+        Place::Finished => Step::Rest,
+        Place::At(endpoint, state) => at(plan, seen, endpoint, state),
+        Place::Sent(endpoint) => sent(plan, seen, endpoint),
+        Place::Unknown => ask(plan, seen),
+        Place::Nowhere => begin(plan, seen),
+    }
+}
+
+/// Somebody earlier may have started the attempt on any endpoint of the pool.
+fn ask(plan: &Plan, seen: &Observed) -> Step {
+    let Pool::Endpoints(endpoints) = &seen.pool else { return begin(plan, seen) };
+    if endpoints.is_empty() {
+        return begin(plan, seen);
+    }
+    match seen.outages.iter().find(|outage| endpoints.contains(&outage.endpoint)) {
+        // Nothing is started while it is suspended, so nothing is lost by not knowing.
+        Some(_) if plan.suspend && !plan.cancel => suspended(seen),
+        Some(outage) => away(seen, outage),
+        None => Step::Ask { attempt: seen.known.attempt, endpoints: endpoints.clone() },
+    }
+}
+
+/// Nobody has the attempt.
+fn begin(plan: &Plan, seen: &Observed) -> Step {
+    if plan.cancel {
+        return Step::Finish(Box::new(cancelled_early(seen)));
+    }
+    if plan.suspend {
+        return suspended(seen);
+    }
+    let attempt = seen.known.attempt;
+    let Pool::Endpoints(endpoints) = &seen.pool else {
+        let message = format!("ExecutorPool {} does not exist; create it, or name another pool", plan.pool);
+        return hold(seen, Reason::PoolNotFound, message);
+    };
+    let Some(endpoint) = rendezvous::choose(&plan.uid, attempt, endpoints) else {
+        let message = format!("ExecutorPool {} names no executor; add one to spec.endpoints", plan.pool);
+        return hold(seen, Reason::NoEndpoints, message);
+    };
+    if !seen.known.wait.is_zero() {
+        return Step::Hold { report: None, again: seen.known.wait };
+    }
+    match outage(seen, endpoint) {
+        Some(outage) => away(seen, outage),
+        None => Step::Start { attempt, endpoint: endpoint.clone() },
+    }
+}
+
+/// A start was sent and not answered: that endpoint, and no other, may have the attempt.
+fn sent(plan: &Plan, seen: &Observed, endpoint: &Endpoint) -> Step {
+    let listed = matches!(&seen.pool, Pool::Endpoints(endpoints) if endpoints.contains(endpoint));
+    if !listed {
+        // Who takes an endpoint out of a pool says that what it has does not count any more.
+        return begin(plan, seen);
+    }
+    let attempt = seen.known.attempt;
+    match outage(seen, endpoint) {
+        Some(outage) => away(seen, outage),
+        None if plan.cancel || plan.suspend => Step::Ask { attempt, endpoints: vec![endpoint.clone()] },
+        None => Step::Start { attempt, endpoint: endpoint.clone() },
+    }
+}
+
+fn at(plan: &Plan, seen: &Observed, endpoint: &Endpoint, state: &AttemptState) -> Step {
+    match state {
+        AttemptState::Sealed { sealed } => Step::Finish(Box::new(ended(plan, seen, endpoint, sealed))),
+        AttemptState::Failed { failure } => failed(plan, seen, endpoint, failure),
+        AttemptState::Queued => follow(plan, seen, endpoint, Reason::Queued, "waits for a free slot of"),
+        AttemptState::Running => follow(plan, seen, endpoint, Reason::Running, "runs on"),
+    }
+}
+
+fn follow(plan: &Plan, seen: &Observed, endpoint: &Endpoint, reason: Reason, what: &str) -> Step {
+    let attempt = seen.known.attempt;
+    let step = |report, again| Step::Follow { attempt, endpoint: endpoint.clone(), report, again };
+    match outage(seen, endpoint) {
+        Some(outage) if outage.lasted < GRACE => return step(None, Some(GRACE - outage.lasted)),
+        Some(outage) => return step(Some(unavailable(seen, outage)), None),
+        None => {}
+    }
+    if plan.cancel && !seen.known.cancelling {
+        return Step::Cancel { attempt, endpoint: endpoint.clone() };
+    }
+    let (reason, message) = if plan.cancel {
+        (Reason::Cancelling, format!("executor {endpoint} was told to end attempt {attempt}"))
+    } else {
+        (reason, format!("attempt {attempt} {what} executor {endpoint}"))
+    };
+    step(Some(progress(seen, reason, message)), None)
+}
+
+fn failed(plan: &Plan, seen: &Observed, endpoint: &Endpoint, failure: &Failure) -> Step {
+    let attempt = seen.known.attempt;
+    let lost = failure.reason == FailureReason::ExecutorLost;
+    if plan.cancel && failure.reason.is_transient() {
+        return Step::Finish(Box::new(Final { endpoint: Some(endpoint.clone()), ..cancelled_early(seen) }));
+    }
+    let again = if lost {
+        seen.known.losses < MAX_LOSSES && attempt < MAX_LOSSES + plan.retry_limit
+    } else {
+        failure.reason.is_transient() && seen.known.failures < plan.retry_limit
+    };
+    if again {
+        let wait = match (lost, seen.known.losses) {
+            (true, 0) => Duration::ZERO,
+            (true, losses) => backoff::delay(&plan.uid, losses).min(SLOWEST_AFTER_LOSS),
+            (false, _) => backoff::delay(&plan.uid, seen.known.failures + 1),
+        };
+        return Step::Advance { attempt: attempt + 1, lost, wait };
+    }
+    let tried = if attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
+    Step::Finish(Box::new(Final {
+        result: failure.reason.into(),
+        message: format!("{}{tried}; {}", failure.message, failure.hint),
+        attempts: attempt,
+        proof: None,
+        verdict: None,
+        endpoint: Some(endpoint.clone()),
+    }))
+}
+
+fn ended(plan: &Plan, seen: &Observed, endpoint: &Endpoint, sealed: &SealedAttempt) -> Final {
+    let attempts = seen.known.attempt;
+    match judge(plan, attempts, sealed) {
+        Ok(verified) => Final {
+            result: (&verified.body.execution.result).into(),
+            message: summary(plan, &verified),
+            attempts,
+            proof: Some(Proof { verified, sealed: sealed.clone() }),
+            verdict: Some("Verified"),
+            endpoint: Some(endpoint.clone()),
+        },
+        // Not acknowledged: the journal of an executor that sends such proofs is evidence.
+        Err(refusal) => Final {
+            result: ResultReason::ProofRejected,
+            message: format!(
+                "{}: the proof that executor {endpoint} sent is refused: {refusal}; nothing of it was kept; \
+                 examine that executor, and run the command again as a new Execution",
+                refusal.code()
+            ),
+            attempts,
+            proof: None,
+            verdict: Some(refusal.code()),
+            endpoint: None,
+        },
+    }
+}
+
+fn summary(plan: &Plan, verified: &Verified) -> String {
+    let body = &verified.body;
+    let limits = &plan.request.limits;
+    let missing = || {
+        let missing = body.execution.result.missing_outputs.iter().take(3);
+        missing.map(|output| format!("{} ({})", output.path, output.why)).collect::<Vec<_>>().join(", ")
+    };
+    match body.execution.result.outcome {
+        Outcome::Exited { code: 0 } if !body.execution.result.missing_outputs.is_empty() => {
+            format!(
+                "the command exited with 0 but did not leave {}; make it write them, or do not declare them",
+                missing()
+            )
+        }
+        Outcome::Exited { code: 0 } => {
+            format!("the command exited with 0 on executor {}", body.run.executor.name)
+        }
+        Outcome::Exited { code } => {
+            format!(
+                "the command exited with {code}; see status.stderr.tail, or fetch the whole stream by its digest"
+            )
+        }
+        Outcome::Signalled { signal } => {
+            format!(
+                "signal {signal} ended the command; see status.stderr.tail and the sandbox report of the proof"
+            )
+        }
+        Outcome::TimedOut => format!(
+            "the command was killed when it reached its limit of {} s; raise spec.timeoutSeconds if it needs longer",
+            limits.timeout_ms / 1000
+        ),
+        Outcome::OutOfMemory => format!(
+            "the command was killed when it reached its limit of {} bytes of memory; raise spec.limits.memory",
+            limits.memory_bytes
+        ),
+    }
+}
+
+fn cancelled_early(seen: &Observed) -> Final {
+    Final {
+        result: ResultReason::Cancelled,
+        message: "cancelled by spec.cancel or by deletion; no result was recorded".to_owned(),
+        attempts: seen.known.attempt,
+        proof: None,
+        verdict: None,
+        endpoint: None,
+    }
+}
+
+fn suspended(seen: &Observed) -> Step {
+    let message = "spec.suspend is true; set it to false to start the command".to_owned();
+    hold(seen, Reason::Suspended, message)
+}
+
+fn away(seen: &Observed, outage: &Outage) -> Step {
+    if outage.lasted < GRACE {
+        return Step::Hold { report: None, again: GRACE - outage.lasted };
+    }
+    Step::Hold { report: Some(unavailable(seen, outage)), again: FALLBACK }
+}
+
+fn unavailable(seen: &Observed, outage: &Outage) -> Progress {
+    let message = format!(
+        "{}; this Execution goes on when it answers; it is not started elsewhere, because that executor may have it",
+        outage.why
+    );
+    progress(seen, Reason::ExecutorUnavailable, message)
+}
+
+fn hold(seen: &Observed, reason: Reason, message: String) -> Step {
+    Step::Hold { report: Some(progress(seen, reason, message)), again: FALLBACK }
+}
+
+fn progress(seen: &Observed, reason: Reason, message: String) -> Progress {
+    // An attempt that nobody has is not counted yet.
+    let begun = matches!(seen.known.place, Place::At(..) | Place::Sent(_));
+    Progress { reason, message, attempts: seen.known.attempt.saturating_sub(u32::from(!begun)) }
+}
+
+fn outage<'a>(seen: &'a Observed, endpoint: &Endpoint) -> Option<&'a Outage> {
+    seen.outages.iter().find(|outage| outage.endpoint == *endpoint)
+}

@@ -1,0 +1,204 @@
+//! Executions: from the object to its terminal status.
+//!
+//! ```text
+//! 1 observe   caches, memory, outages                 reads the cluster's caches
+//! 2 validate  object → plan                           pure
+//! 3 decide    plan × observed → step                  pure
+//! 4 apply     calls executors, creates the ProofBundle   client
+//! 5 report    one status patch                        client
+//! ```
+//!
+//! The warm way: watch event → start and wait in one call → the proof is recomputed → ProofBundle → one status
+//! patch → acknowledgement. A run that outlives two seconds gets one more status, and a background task that
+//! waits for its end.
+
+pub mod apply;
+pub mod decide;
+pub mod follow;
+pub mod judge;
+pub mod observe;
+pub mod report;
+pub mod tracker;
+pub mod validate;
+
+use std::time::{Duration, Instant};
+
+use kube::Resource;
+use requiem_crds::status::ResultReason;
+use requiem_crds::{Execution, ExecutionStatus};
+
+use crate::context::{Context, Guarded, kinds};
+use crate::kubeapi::ApiError;
+use crate::proof_bundle;
+use crate::queue::{Key, Verdict};
+use apply::{Applied, ApplyError, Settled};
+use report::Written;
+use tracker::Orphan;
+use validate::{InvalidSpec, Plan};
+
+/// Steps in one go. Twenty lost attempts in a row need about three steps each.
+const MAX_STEPS: usize = 100;
+
+/// Why a reconcile is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// A step could not be done.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A status could not be written.
+    #[error("the status could not be written: {0}")]
+    Report(#[from] ApiError),
+    /// The steps led nowhere.
+    #[error("no end after {MAX_STEPS} steps")]
+    Endless,
+}
+
+impl ReconcileError {
+    fn at_least(&self) -> Option<Duration> {
+        match self {
+            Self::Apply(ApplyError::Api(error)) | Self::Report(error) => error.retry_after(),
+            Self::Apply(ApplyError::Dispatch(error)) => error.retry_after(),
+            Self::Endless => None,
+        }
+    }
+}
+
+/// Brings the Execution called `key` as far as it can go now.
+pub async fn reconcile(context: Context, key: Key) -> Verdict {
+    let started = Instant::now();
+    let (verdict, result) = match drive(&context, &key).await {
+        Ok(verdict @ Verdict::Done) => (verdict, "done"),
+        Ok(verdict) => (verdict, "waiting"),
+        Err(error) => {
+            tracing::warn!(execution = %key, %error, "reconcile failed and is tried again");
+            (Verdict::Failed { at_least: error.at_least() }, "error")
+        }
+    };
+    context.metrics.reconciled(kinds::EXECUTION, result, started.elapsed());
+    verdict
+}
+
+async fn drive(context: &Context, key: &Key) -> Result<Verdict, ReconcileError> {
+    let Some(object) = observe::object(context, key) else { return Ok(Verdict::Done) };
+    let object = match &object.0 {
+        Ok(object) => object,
+        Err(malformed) => {
+            let refusal =
+                InvalidSpec(format!("the stored object cannot be read: {}; create it anew", malformed.error));
+            return refuse(context, &malformed.metadata, &ExecutionStatus::default(), &refusal).await;
+        }
+    };
+    let plan = match validate::plan(object) {
+        Ok(plan) => plan,
+        Err(refusal) => {
+            let previous = object.status.clone().unwrap_or_default();
+            return refuse(context, object.meta(), &previous, &refusal).await;
+        }
+    };
+    for _ in 0..MAX_STEPS {
+        let Some(seen) = observe::observe(context, &plan) else { return Ok(Verdict::Done) };
+        match apply::apply(context, &plan, decide::next(&plan, &seen)).await? {
+            Applied::Again => {}
+            Applied::Rest(verdict) => return Ok(verdict),
+            Applied::Report(progress, verdict) => {
+                report::progress(context, object, &progress).await?;
+                return Ok(verdict);
+            }
+            Applied::End(settled) => return conclude(context, object, &plan, *settled).await,
+        }
+    }
+    Err(ReconcileError::Endless)
+}
+
+/// Writes the end; then, and only then, the executor may forget the attempt.
+async fn conclude(
+    context: &Context,
+    object: &Execution,
+    plan: &Plan,
+    settled: Settled,
+) -> Result<Verdict, ReconcileError> {
+    let verdict_of_bundle = settled.bundle.clone().map(|bundle| proof_bundle::conclude(context, bundle));
+    let status = report::end(context, object, &settled);
+    let (written, ()) = futures::future::join(status, async {
+        if let Some(verdict) = verdict_of_bundle {
+            verdict.await;
+        }
+    })
+    .await;
+    let written = written?;
+    let end = settled.end;
+    let seen = context.tracker.with(&plan.uid, |live| {
+        live.place = tracker::Place::Finished;
+        live.seen
+    });
+    if written == Written::Yes {
+        let took = seen.map(|seen| seen.elapsed()).unwrap_or_default();
+        announce(context, object, end.result, &end.message, took);
+    }
+    if let Some(endpoint) = end.endpoint {
+        context.gates.room(&endpoint);
+        tokio::spawn(acknowledge(
+            context.clone(),
+            Orphan { endpoint, uid: plan.uid.clone(), attempt: end.attempts },
+        ));
+    }
+    Ok(Verdict::Done)
+}
+
+async fn refuse(
+    context: &Context,
+    meta: &kube::api::ObjectMeta,
+    previous: &ExecutionStatus,
+    refusal: &InvalidSpec,
+) -> Result<Verdict, ReconcileError> {
+    report::invalid(context, meta, previous, refusal).await?;
+    let uid = meta.uid.clone().unwrap_or_default();
+    context.tracker.with(&uid, |live| live.place = tracker::Place::Finished);
+    context.metrics.finished(ResultReason::InvalidSpec.as_str(), false, Duration::ZERO);
+    Ok(Verdict::Done)
+}
+
+fn announce(context: &Context, object: &Execution, result: ResultReason, message: &str, took: Duration) {
+    let succeeded = result == ResultReason::Succeeded;
+    context.metrics.finished(result.as_str(), succeeded, took);
+    if !succeeded {
+        context.events.warn(object.object_ref(&()), "Run", result.as_str(), message);
+    }
+}
+
+/// Best effort: what is not acknowledged only stays in the journal for longer.
+async fn acknowledge(context: Context, attempt: Orphan) {
+    let Orphan { endpoint, uid, attempt } = attempt;
+    for attempt in 1..=attempt {
+        if let Err(error) = context.dispatcher.ack(&endpoint, &uid, attempt).await {
+            tracing::debug!(%endpoint, uid, attempt, %error, "acknowledgement was not taken");
+        }
+    }
+}
+
+/// An Execution was deleted while its attempt may be running: tells the executor, best effort.
+pub fn abandon(context: &Context, orphan: Orphan) {
+    let context = context.clone();
+    tokio::spawn(async move {
+        let Orphan { endpoint, uid, attempt } = orphan;
+        match context.dispatcher.cancel(&endpoint, &uid, attempt).await {
+            Ok(()) => tracing::info!(%endpoint, uid, attempt, "attempt of a deleted Execution was ended"),
+            Err(error) => {
+                tracing::warn!(%endpoint, uid, attempt, %error, "attempt of a deleted Execution runs on")
+            }
+        }
+        context.gates.room(&endpoint);
+    });
+}
+
+/// Notes an Execution that the watch shows, and has it looked at.
+pub fn seen(context: &Context, object: &Guarded<Execution>, live: bool) {
+    let meta = object.meta();
+    let untouched = match &object.0 {
+        Ok(execution) => execution.status.as_ref().is_none_or(|status| status.observed_generation < 0),
+        Err(_) => false,
+    };
+    let key = Key::of(object);
+    context.tracker.see(meta.uid.as_deref().unwrap_or_default(), key.clone(), live && untouched);
+    context.execution_queue.push(key);
+}

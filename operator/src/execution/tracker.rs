@@ -1,0 +1,214 @@
+//! What this process knows about live Executions beyond what the API server says. Nothing here is needed to be
+//! right, only to be quick: after a restart it is empty, and executors are asked again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use requiem_model::attempt::AttemptState;
+use tokio::task::AbortHandle;
+
+use crate::dispatch::Endpoint;
+use crate::queue::Key;
+
+/// Where the current attempt is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Unknown: an earlier process may have started it.
+    Unknown,
+    /// Nowhere: every endpoint said so, or nobody can have started it yet.
+    Nowhere,
+    /// A start was sent to this endpoint and its answer is not known.
+    Sent(Endpoint),
+    /// This endpoint has it.
+    At(Endpoint, Box<AttemptState>),
+    /// It is over and the status says so.
+    Finished,
+}
+
+/// One live Execution.
+#[derive(Debug)]
+pub struct Live {
+    /// Its name.
+    pub key: Key,
+    /// When this process saw it first.
+    pub seen: Instant,
+    /// Whether it came into being while this process watched, untouched by any operator.
+    pub fresh: bool,
+    /// Number of the current attempt; zero before it is known.
+    pub attempt: u32,
+    /// Where the current attempt is.
+    pub place: Place,
+    /// Attempts that were lost with their executor.
+    pub losses: u32,
+    /// Attempts that failed otherwise and may be repeated.
+    pub failures: u32,
+    /// Refusals in a row for want of room.
+    pub refusals: u32,
+    /// The next start is not before this.
+    pub not_before: Option<Instant>,
+    /// Whether the executor was told to end the attempt.
+    pub cancelling: bool,
+    follower: Option<AbortHandle>,
+}
+
+/// A copy of what [`Live`] says that matters for the next decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// See [`Live::attempt`].
+    pub attempt: u32,
+    /// See [`Live::place`].
+    pub place: Place,
+    /// See [`Live::losses`].
+    pub losses: u32,
+    /// See [`Live::failures`].
+    pub failures: u32,
+    /// How long the next start has to wait.
+    pub wait: Duration,
+    /// See [`Live::cancelling`].
+    pub cancelling: bool,
+}
+
+/// What is left of an Execution that is gone: whom to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// Endpoint that has, or may have, the attempt.
+    pub endpoint: Endpoint,
+    /// UID of the Execution.
+    pub uid: String,
+    /// Number of the attempt.
+    pub attempt: u32,
+}
+
+/// All live Executions by UID. Clones share them.
+#[derive(Clone, Default)]
+pub struct Tracker {
+    lives: Arc<Mutex<HashMap<String, Live>>>,
+}
+
+impl Tracker {
+    /// Notes an Execution that was seen for the first time; one that is known stays as it is.
+    pub fn see(&self, uid: &str, key: Key, fresh: bool) {
+        self.lock().entry(uid.to_owned()).or_insert_with(|| Live {
+            key,
+            seen: Instant::now(),
+            fresh,
+            attempt: 0,
+            place: if fresh { Place::Nowhere } else { Place::Unknown },
+            losses: 0,
+            failures: 0,
+            refusals: 0,
+            not_before: None,
+            cancelling: false,
+            follower: None,
+        });
+    }
+
+    /// What is known about `uid`; at least attempt `first`.
+    pub fn known(&self, uid: &str, first: u32) -> Option<Known> {
+        self.with(uid, |live| {
+            live.attempt = live.attempt.max(first);
+            Known {
+                attempt: live.attempt,
+                place: live.place.clone(),
+                losses: live.losses,
+                failures: live.failures,
+                wait: live
+                    .not_before
+                    .map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now())),
+                cancelling: live.cancelling,
+            }
+        })
+    }
+
+    /// Changes what is known about `uid`; `None` if it is not known any more.
+    pub fn with<T>(&self, uid: &str, change: impl FnOnce(&mut Live) -> T) -> Option<T> {
+        self.lock().get_mut(uid).map(change)
+    }
+
+    /// Whether the status of `uid` is known to be terminal, whatever a lagging cache says.
+    pub fn is_finished(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_some_and(|live| live.place == Place::Finished)
+    }
+
+    /// Forgets `uid`. If its attempt may still be running, says where.
+    pub fn forget(&self, uid: &str) -> Option<Orphan> {
+        self.lock().remove(uid).and_then(|live| live.orphan(uid))
+    }
+
+    /// Forgets everybody of whom `stays` says no.
+    pub fn retain(&self, stays: impl Fn(&str) -> bool) -> Vec<Orphan> {
+        let mut lives = self.lock();
+        let gone: Vec<String> = lives.keys().filter(|uid| !stays(uid)).cloned().collect();
+        gone.into_iter().filter_map(|uid| lives.remove(&uid).and_then(|live| live.orphan(&uid))).collect()
+    }
+
+    /// Makes `follow` the only task that waits for `uid`, unless one does already.
+    pub fn follow(&self, uid: &str, follow: impl FnOnce() -> AbortHandle) {
+        self.with(uid, |live| {
+            if live.follower.as_ref().is_none_or(AbortHandle::is_finished) {
+                live.follower = Some(follow());
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Live>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn orphan(self, uid: &str) -> Option<Orphan> {
+        if let Some(follower) = &self.follower {
+            follower.abort();
+        }
+        let endpoint = match self.place {
+            Place::Sent(endpoint) => endpoint,
+            Place::At(endpoint, state) if !state.is_final() => endpoint,
+            Place::At(..) | Place::Unknown | Place::Nowhere | Place::Finished => return None,
+        };
+        Some(Orphan { endpoint, uid: uid.to_owned(), attempt: self.attempt })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        Endpoint { name: "a".into(), url: "https://a:1".into(), server_name: None }
+    }
+
+    fn tracker(place: Place) -> Tracker {
+        let tracker = Tracker::default();
+        tracker.see("uid", Key { namespace: "ns".into(), name: "n".into() }, true);
+        tracker.with("uid", |live| (live.attempt, live.place) = (2, place));
+        tracker
+    }
+
+    #[test]
+    fn only_what_may_run_is_an_orphan() {
+        let orphan = Some(Orphan { endpoint: endpoint(), uid: "uid".into(), attempt: 2 });
+        let running = Place::At(endpoint(), Box::new(AttemptState::Running));
+        assert_eq!(tracker(Place::Sent(endpoint())).forget("uid"), orphan);
+        assert_eq!(tracker(running).forget("uid"), orphan);
+        for place in [Place::Unknown, Place::Nowhere, Place::Finished] {
+            assert_eq!(tracker(place).forget("uid"), None);
+        }
+    }
+
+    #[test]
+    fn a_second_sight_changes_nothing() {
+        let tracker = tracker(Place::Finished);
+        tracker.see("uid", Key { namespace: "ns".into(), name: "n".into() }, false);
+        assert!(tracker.is_finished("uid"));
+    }
+
+    #[test]
+    fn the_attempt_never_goes_back() {
+        let tracker = tracker(Place::Nowhere);
+        assert_eq!(tracker.known("uid", 1).unwrap().attempt, 2);
+        assert_eq!(tracker.known("uid", 5).unwrap().attempt, 5);
+        assert_eq!(tracker.known("uid", 1).unwrap().attempt, 5);
+    }
+}

@@ -1,0 +1,135 @@
+//! Step 2, pure: from an object to a plan. What the plan holds needs no further check.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use requiem_crds::condition::ConditionType;
+use requiem_crds::execution::Publish;
+use requiem_crds::{Execution, convert};
+use requiem_model::attempt::{Identity, StartAttempt};
+use requiem_model::{ExecutionRequest, RequestDigest};
+
+use crate::queue::Key;
+
+/// Everything that decisions about one Execution need from its object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Its name.
+    pub key: Key,
+    /// Its UID.
+    pub uid: String,
+    /// The generation that was converted.
+    pub generation: u64,
+    /// What to run.
+    pub request: ExecutionRequest,
+    /// Its digest.
+    pub request_digest: RequestDigest,
+    /// Texts that the request names by digest.
+    pub inline: Vec<String>,
+    /// Pool that takes it; in the same namespace.
+    pub pool: Key,
+    /// Whether it waits.
+    pub suspend: bool,
+    /// Whether it is to end.
+    pub cancel: bool,
+    /// Whether its proof becomes an object.
+    pub publish: bool,
+    /// How often an attempt that failed for the executor's reasons is repeated.
+    pub retry_limit: u32,
+    /// The attempt that its status knows, at least 1.
+    pub first_attempt: u32,
+    /// Whether its status says that it is suspended.
+    pub was_suspended: bool,
+    /// How its ProofBundle refers to it.
+    pub owner: Option<OwnerReference>,
+}
+
+/// Why an object is no plan: what is wrong and what to do, for a condition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidSpec(pub String);
+
+/// The plan of `object`.
+///
+/// # Errors
+/// The first rule that the spec breaks.
+pub fn plan(object: &Execution) -> Result<Plan, InvalidSpec> {
+    let invalid = |error: &dyn std::error::Error| InvalidSpec(error.to_string());
+    let (request, inline) = convert::to_request(&object.spec).map_err(|error| invalid(&error))?;
+    requiem_proof::check_fits(&request).map_err(|error| {
+        InvalidSpec(format!(
+            "spec: {error}; declare a folder instead of many outputs, or shorten the request"
+        ))
+    })?;
+    let request_digest = request.digest().map_err(|error| invalid(&error))?;
+    let key = Key::of(object);
+    let status = object.status.as_ref();
+    let suspended = ConditionType::Suspended.as_str();
+    Ok(Plan {
+        uid: object.uid().unwrap_or_default(),
+        generation: u64::try_from(object.meta().generation.unwrap_or(1)).unwrap_or(1),
+        request,
+        request_digest,
+        inline,
+        pool: Key { namespace: key.namespace.clone(), name: object.spec.executor.pool_ref.name.clone() },
+        suspend: object.spec.suspend,
+        cancel: object.spec.cancel,
+        publish: object.spec.proof.publish == Publish::Always,
+        retry_limit: object.spec.retry.limit,
+        first_attempt: status.map_or(1, |status| status.attempts.max(1)),
+        was_suspended: status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == suspended)),
+        owner: owner(object),
+        key,
+    })
+}
+
+impl Plan {
+    /// Whose attempt `n` is.
+    pub fn identity(&self, n: u32) -> Identity {
+        Identity {
+            namespace: self.key.namespace.clone(),
+            name: self.key.name.clone(),
+            uid: self.uid.clone(),
+            generation: self.generation,
+            attempt: n,
+        }
+    }
+
+    /// The call that starts attempt `n`.
+    pub fn start(&self, n: u32) -> StartAttempt {
+        StartAttempt {
+            identity: self.identity(n),
+            request: self.request.clone(),
+            inline: self.inline.clone(),
+        }
+    }
+}
+
+/// Not blocking: an owner reference that blocks needs rights on finalizers.
+fn owner(object: &Execution) -> Option<OwnerReference> {
+    let reference = object.controller_owner_ref(&())?;
+    Some(OwnerReference { block_owner_deletion: Some(false), ..reference })
+}
+
+#[cfg(test)]
+mod tests {
+    use requiem_crds::ExecutionSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_spec_that_converts_but_cannot_be_proven_is_refused_before_it_runs() {
+        let mut spec = ExecutionSpec::new(vec!["/bin/true".into()]);
+        spec.outputs = (0..256).map(|n| format!("{n}{}/{}", "é".repeat(100), "é".repeat(100))).collect();
+        assert!(convert::to_request(&spec).is_ok());
+        let refusal = plan(&Execution::new("n", spec)).unwrap_err();
+        assert!(refusal.0.contains("more than"), "{refusal}");
+    }
+
+    #[test]
+    fn the_attempt_of_the_status_is_the_first() {
+        let mut object = Execution::new("n", ExecutionSpec::new(vec!["/bin/true".into()]));
+        assert_eq!(plan(&object).unwrap().first_attempt, 1);
+        object.status = Some(requiem_crds::ExecutionStatus { attempts: 4, ..Default::default() });
+        assert_eq!(plan(&object).unwrap().first_attempt, 4);
+    }
+}

@@ -1,0 +1,27 @@
+//! `requiem-operator`: reads the command line and runs the operator.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use requiem_operator::args::Args;
+use requiem_operator::run;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if args.log_json {
+        log.json().init();
+    } else {
+        log.init();
+    }
+    match run::run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "requiem-operator cannot run");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Step 5: the verdict, in one patch.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use requiem_crds::condition::{ConditionStatus, ConditionType, Reason, Wanted, conditions};
+use requiem_crds::{ProofBundle, ProofBundleStatus};
+use serde_json::json;
+
+use super::decide::Judgement;
+use crate::context::Context;
+use crate::kubeapi::ApiError;
+use crate::queue::Key;
+
+/// The status that tells `judgement`.
+pub fn status(
+    judgement: &Judgement,
+    previous: &ProofBundleStatus,
+    generation: i64,
+    now: &Time,
+) -> ProofBundleStatus {
+    let (sealed, verified) = match judgement {
+        Judgement::Verified { .. } => (true, true),
+        Judgement::Broken { .. } => (true, false),
+        Judgement::Unsealed { .. } => (false, false),
+    };
+    let reason = if verified { Reason::IntegrityOnly.as_str() } else { judgement.code() };
+    let message = judgement.message();
+    let want = |kind, status| Wanted::new(kind, status, reason, message.clone());
+    let mut wanted = vec![
+        want(ConditionType::Ready, verified.into()),
+        want(ConditionType::Sealed, sealed.into()),
+        want(ConditionType::Verified, verified.into()),
+    ];
+    if !verified {
+        wanted.push(want(ConditionType::Stalled, ConditionStatus::True));
+    }
+    let (verified_root, request_digest, result_digest) = match judgement {
+        Judgement::Verified { root, request, result } => (Some(*root), Some(*request), Some(*result)),
+        Judgement::Broken { .. } | Judgement::Unsealed { .. } => (None, None, None),
+    };
+    ProofBundleStatus {
+        observed_generation: generation,
+        conditions: conditions(&wanted, &previous.conditions, generation, now),
+        verified_root,
+        request_digest,
+        result_digest,
+    }
+}
+
+/// Writes the verdict; `false` if the bundle is gone or somebody else was faster.
+///
+/// # Errors
+/// The API server did not take it.
+pub async fn report(
+    context: &Context,
+    bundle: &ProofBundle,
+    judgement: &Judgement,
+) -> Result<bool, ApiError> {
+    let meta = &bundle.metadata;
+    let now = Timestamp::now();
+    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+    let previous = bundle.status.clone().unwrap_or_default();
+    let status = status(judgement, &previous, meta.generation.unwrap_or(0), &now);
+    let body = json!({
+        "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
+        "status": status,
+    });
+    match context.writer.patch_status::<ProofBundle>(&Key::of(bundle), &body).await {
+        Ok(_) => Ok(true),
+        Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,215 @@
+//! The operator as a whole: clients, caches, queues, and their end.
+
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::reflector;
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::admin::{self, Readiness};
+use crate::args::Args;
+use crate::context::{Context, OwnBundles, kinds};
+use crate::dispatch::{Dispatcher, Endpoint, TlsError, client_config};
+use crate::events::Events;
+use crate::execution::tracker::Tracker;
+use crate::gates::Gates;
+use crate::health::Health;
+use crate::kubeapi::{FIELD_MANAGER, Writer};
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::watching::{self, Watching};
+use crate::{execution, executor_pool, proof_bundle};
+
+/// How long workers may take to finish after the signal. A run that is waited for is left to the next operator.
+const GRACE: Duration = Duration::from_secs(10);
+const SAMPLING: Duration = Duration::from_secs(5);
+const BUNDLE_WORKERS: usize = 16;
+const POOL_WORKERS: usize = 8;
+
+/// Why the operator does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The TLS files are of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No way to the API server is configured.
+    #[error("no API server is configured: {0}; give --kubeconfig, or run in a pod with a service account")]
+    Kubeconfig(String),
+    /// The client cannot be made.
+    #[error("the API client cannot be made: {0}")]
+    Client(#[from] kube::Error),
+    /// The admin address is taken, or not ours.
+    #[error("cannot listen on {address}: {source}; choose another --admin-listen")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Metrics cannot be registered.
+    #[error("metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// Signals cannot be received.
+    #[error("signals cannot be received: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`RunError`].
+pub async fn run(args: Args) -> Result<(), RunError> {
+    let (stop, stopped) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let mut operator = start(&args, stopped).await?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: finishing"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: finishing"),
+        _ = operator.join_next() => tracing::error!("a part of the operator ended by itself: finishing"),
+    }
+    stop.send_replace(true);
+    let ended = async { while operator.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE + Duration::from_secs(2), ended).await.is_err() {
+        tracing::warn!("some tasks did not end in time");
+    }
+    Ok(())
+}
+
+/// Starts every part of the operator; they end when `stop` turns true.
+///
+/// # Errors
+/// See [`RunError`].
+pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<JoinSet<()>, RunError> {
+    let tls = client_config(&args.tls_files())?;
+    let metrics = Metrics::new()?;
+    let listener = admin::bind(args.admin_listen)
+        .await
+        .map_err(|source| RunError::Listen { address: args.admin_listen, source })?;
+    let mut config = kube_config(args).await?;
+    let readiness = Readiness::waiting_for(3);
+    let watching = Watching {
+        client: Client::try_from(config.clone())?,
+        namespace: args.namespace.clone(),
+        readiness: readiness.clone(),
+        stop: stop.clone(),
+    };
+    // Writes are retried by the queues, with their backoff, and not by the client behind our back.
+    config.default_retry = false;
+    let writes = Client::try_from(config)?;
+    let mut parts = JoinSet::new();
+    let context = assemble(Dispatcher::new(tls, metrics.clone()), writes, metrics, &watching, &mut parts);
+    workers(&context, usize::from(args.concurrency), &stop, &mut parts);
+    parts.spawn(sample(context.clone(), stop.clone()));
+    parts.spawn(serve(listener, context.metrics.clone(), readiness, stop));
+    Ok(parts)
+}
+
+/// Caches, their watches, and what reconcilers share.
+fn assemble(
+    dispatcher: Dispatcher,
+    writes: Client,
+    metrics: Metrics,
+    watching: &Watching,
+    parts: &mut JoinSet<()>,
+) -> Context {
+    let (executions, execution_cache) = reflector::store();
+    let (pools, pool_cache) = reflector::store();
+    let (health, back) = Health::new(dispatcher.clone());
+    let execution_queue = Queue::default();
+    let context = Context {
+        executions,
+        pools,
+        gates: Gates::new(execution_queue.clone()),
+        execution_queue,
+        pool_queue: Queue::default(),
+        bundle_queue: Queue::default(),
+        writer: Writer::new(writes.clone(), metrics.clone()),
+        dispatcher,
+        health,
+        tracker: Tracker::default(),
+        own_bundles: OwnBundles::default(),
+        events: Events::new(writes, FIELD_MANAGER, metrics.clone()),
+        metrics,
+    };
+    parts.spawn(watching::executions(watching.clone(), context.clone(), execution_cache));
+    parts.spawn(watching::pools(watching.clone(), context.clone(), pool_cache));
+    parts.spawn(watching::bundles(watching.clone(), context.clone()));
+    parts.spawn(comebacks(context.clone(), back, watching.stop.clone()));
+    context
+}
+
+fn workers(context: &Context, concurrency: usize, stop: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
+    let (shared, stopped) = (context.clone(), stop.clone());
+    parts.spawn(async move {
+        let queue = shared.execution_queue.clone();
+        queue.run(concurrency, stopped, GRACE, move |key| execution::reconcile(shared.clone(), key)).await;
+    });
+    let (shared, stopped) = (context.clone(), stop.clone());
+    parts.spawn(async move {
+        let queue = shared.bundle_queue.clone();
+        queue
+            .run(BUNDLE_WORKERS, stopped, GRACE, move |key| proof_bundle::reconcile(shared.clone(), key))
+            .await;
+    });
+    let (shared, stopped) = (context.clone(), stop.clone());
+    parts.spawn(async move {
+        let queue = shared.pool_queue.clone();
+        queue
+            .run(POOL_WORKERS, stopped, GRACE, move |key| executor_pool::reconcile(shared.clone(), key))
+            .await;
+    });
+}
+
+async fn comebacks(
+    context: Context,
+    mut back: mpsc::UnboundedReceiver<Endpoint>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            endpoint = back.recv() => match endpoint {
+                Some(endpoint) => executor_pool::is_back(&context, &endpoint),
+                None => return,
+            },
+        }
+    }
+}
+
+async fn sample(context: Context, mut stop: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(SAMPLING);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = tick.tick() => {}
+        }
+        let metrics = &context.metrics;
+        metrics.backlog(kinds::EXECUTION, context.execution_queue.depth(), context.executions.len());
+        metrics.backlog(kinds::POOL, context.pool_queue.depth(), context.pools.len());
+        metrics.backlog(kinds::BUNDLE, context.bundle_queue.depth(), 0);
+    }
+}
+
+async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness, stop: watch::Receiver<bool>) {
+    if let Err(error) = admin::serve(listener, metrics, readiness, stop).await {
+        tracing::error!(%error, "the admin endpoint failed");
+    }
+}
+
+async fn kube_config(args: &Args) -> Result<Config, RunError> {
+    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
+    let unusable = |error: &dyn std::error::Error| RunError::Kubeconfig(error.to_string());
+    match (&args.kubeconfig, &args.context) {
+        (Some(path), _) => {
+            let file = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| unusable(&error))
+        }
+        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| unusable(&error)),
+        (None, None) => Config::infer().await.map_err(|error| unusable(&error)),
+    }
+}

@@ -1,0 +1,182 @@
+//! Watches: from the API server's events to caches and queues.
+
+use std::fmt::Debug;
+
+use futures::StreamExt;
+use kube::api::Api;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt, utils::StreamBackoff};
+use kube::{Client, Resource, ResourceExt};
+use requiem_crds::{Execution, ExecutorPool, ProofBundle};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::admin::Readiness;
+use crate::context::{Context, Guarded};
+use crate::execution;
+use crate::executor_pool;
+use crate::proof_bundle;
+use crate::queue::Key;
+
+/// A watch that is silent for longer than this (and 5 s) is dead.
+const WATCH_SECONDS: u32 = 60;
+/// Bundles are large: few per page.
+const BUNDLES_PER_PAGE: u32 = 20;
+
+/// Where and until when to watch.
+#[derive(Clone)]
+pub struct Watching {
+    /// Client of the watches; writes have another, so that neither waits for the other's connections.
+    pub client: Client,
+    /// Only this namespace.
+    pub namespace: Option<String>,
+    /// Told when a cache was filled.
+    pub readiness: Readiness,
+    /// Turns true at the end.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Watching {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    /// Hands every event of `config` to `on`, until the stop. Errors are retried with backoff.
+    async fn follow<K>(&self, config: watcher::Config, mut on: impl FnMut(Event<K>))
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + 'static,
+    {
+        let kind = K::kind(&());
+        let events = StreamBackoff::new(
+            watcher(self.api::<K>(), config.timeout(WATCH_SECONDS)),
+            watcher::DefaultBackoff::default(),
+        );
+        let events = events.modify(prune);
+        futures::pin_mut!(events);
+        let mut stop = self.stop.clone();
+        let mut filled = false;
+        loop {
+            let event = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                event = events.next() => event,
+            };
+            match event {
+                Some(Ok(event)) => {
+                    let done = matches!(event, Event::InitDone);
+                    on(event);
+                    if done && !std::mem::replace(&mut filled, true) {
+                        self.readiness.filled();
+                    }
+                }
+                Some(Err(error)) => tracing::warn!(%kind, %error, "watch is interrupted"),
+                None => return,
+            }
+        }
+    }
+}
+
+/// Watches Executions that are not over.
+pub async fn executions(watching: Watching, context: Context, mut cache: Writer<Guarded<Execution>>) {
+    let config = watcher::Config::default().fields("status.terminal!=true");
+    watching
+        .follow(config, |event: Event<Guarded<Execution>>| {
+            cache.apply_watcher_event(&event);
+            match event {
+                Event::Apply(object) => execution::seen(&context, &object, true),
+                Event::Delete(object) => {
+                    let uid = object.meta().uid.as_deref().unwrap_or_default();
+                    if let Some(orphan) = context.tracker.forget(uid) {
+                        execution::abandon(&context, orphan);
+                    }
+                }
+                Event::InitDone => relisted(&context),
+                Event::Init | Event::InitApply(_) => {}
+            }
+        })
+        .await;
+}
+
+/// A list replaces everything: who is not in it was deleted, or has ended, while nobody watched.
+fn relisted(context: &Context) {
+    let live = context.executions.state();
+    let uids: std::collections::HashSet<&str> =
+        live.iter().filter_map(|object| object.meta().uid.as_deref()).collect();
+    for orphan in context.tracker.retain(|uid| uids.contains(uid)) {
+        execution::abandon(context, orphan);
+    }
+    for object in &live {
+        execution::seen(context, object, false);
+    }
+}
+
+/// Watches pools.
+pub async fn pools(watching: Watching, context: Context, mut cache: Writer<Guarded<ExecutorPool>>) {
+    watching
+        .follow(watcher::Config::default(), |event: Event<Guarded<ExecutorPool>>| {
+            let before = match &event {
+                Event::Apply(pool) => context.pool(&Key::of(pool)),
+                _ => None,
+            };
+            cache.apply_watcher_event(&event);
+            match event {
+                Event::Apply(pool) | Event::Delete(pool) => {
+                    // Our own status is no news, neither for the pool nor for those who wait for it.
+                    let same =
+                        before.is_some_and(|before| before.meta().generation == pool.meta().generation);
+                    if !same {
+                        pool_changed(&context, &Key::of(&pool));
+                    }
+                }
+                Event::InitDone => {
+                    for pool in context.pools.state() {
+                        pool_changed(&context, &Key::of(&*pool));
+                    }
+                }
+                Event::Init | Event::InitApply(_) => {}
+            }
+        })
+        .await;
+}
+
+fn pool_changed(context: &Context, pool: &Key) {
+    executor_pool::use_endpoints(context);
+    context.pool_queue.push(pool.clone());
+    context.push_executions_of(pool);
+}
+
+/// Watches ProofBundles without a verdict. There is no cache: see [`proof_bundle`].
+pub async fn bundles(watching: Watching, context: Context) {
+    let config =
+        watcher::Config::default().fields("status.observedGeneration=-1").page_size(BUNDLES_PER_PAGE);
+    watching
+        .follow(config, |event: Event<Guarded<ProofBundle>>| {
+            let (Event::Apply(object) | Event::InitApply(object)) = event else { return };
+            match &object.0 {
+                Ok(bundle) if proof_bundle::is_unjudged(bundle) => context.bundle_queue.push(Key::of(bundle)),
+                Ok(_) => {}
+                Err(malformed) => {
+                    let bundle = Key::of(&object);
+                    tracing::warn!(%bundle, error = malformed.error, "stored bundle cannot be read; create it anew");
+                }
+            }
+        })
+        .await;
+}
+
+/// Drops what is large and not looked at.
+fn prune<K: Resource>(object: &mut K) {
+    object.managed_fields_mut().clear();
+    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
