@@ -9,7 +9,7 @@ use requiem_model::attempt::Identity;
 use requiem_model::canon;
 use requiem_model::confidence::{Level, assess};
 use requiem_model::report::{Evidence, SourceState, Status};
-use requiem_model::result::OutputContent;
+use requiem_model::result::{MissingOutput, OutputContent};
 use requiem_model::{BlobDigest, ExecutionRequest, Layer, Requirement};
 use requiem_proof::{
     BundleBody, Expect, ProofFile, VerifyError, check_fits, prove_output, seal, verify, verify_output,
@@ -291,6 +291,14 @@ fn outputs_are_the_declared_ones_each_once() {
     contradicts("E_OUTPUTS", |body| body.execution.result.outputs[3].path = path("undeclared"));
     contradicts("E_OUTPUTS", |body| body.execution.result.missing_outputs[0].path = path("report.csv"));
     contradicts("E_OUTPUTS", |body| body.execution.result.missing_outputs[0].path = path("undeclared"));
+    contradicts("E_OUTPUTS", |body| {
+        let both = MissingOutput { path: path("report.csv"), why: "absent".into() };
+        body.execution.result.missing_outputs.push(both);
+    });
+    contradicts("E_OUTPUTS", |body| {
+        let undeclared = MissingOutput { path: path("undeclared"), why: "absent".into() };
+        body.execution.result.missing_outputs.push(undeclared);
+    });
     contradicts("E_OUTPUTS", |body| body.execution.result.missing_outputs[0].why.clear());
     contradicts("E_OUTPUTS", |body| body.execution.result.missing_outputs[0].why = "x".repeat(201));
     contradicts("E_LEAF_ORDER", |body| {
@@ -378,7 +386,9 @@ fn a_forged_output_proof_is_refused() {
     let other = seal(&other).unwrap();
     assert_eq!(verify_output(&honest, &other.execution_root).unwrap_err().code(), "E_PROOF");
     let text = serde_json::to_string(&honest).unwrap();
-    let upper = text.replace("\"siblings\":[\"", "\"siblings\":[\"ABCDEF");
+    let (front, siblings) = text.split_once("\"siblings\":").unwrap();
+    let upper = format!("{front}\"siblings\":{}", siblings.to_uppercase());
+    assert_ne!(upper, text);
     assert!(serde_json::from_str::<requiem_proof::OutputProof>(&upper).is_err());
 }
 
@@ -386,7 +396,6 @@ fn a_forged_output_proof_is_refused() {
 
 #[test]
 fn a_request_that_fits_can_always_be_sealed() {
-    use requiem_model::result::MissingOutput;
     let mut worst = body();
     let request = &mut worst.execution.request;
     request.outputs = (0..100).map(|index| path(&format!("{index:03}{}", "\"".repeat(200)))).collect();

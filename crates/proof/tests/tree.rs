@@ -68,6 +68,18 @@ proptest! {
 }
 
 #[test]
+fn the_number_of_siblings_must_be_exact() {
+    let root =
+        |count, siblings: usize| root_from_path(EXECUTION_ROOT, [1; 32], 0, count, &vec![[2; 32]; siblings]);
+    for (count, exact) in [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (64, 6), (65, 7)] {
+        assert!(root(count, exact).is_some());
+        assert!(root(count, exact + 1).is_none(), "{count} leaves, one sibling too many");
+        assert!(exact == 0 || root(count, exact - 1).is_none(), "{count} leaves, one sibling missing");
+    }
+    assert!(root(0, 0).is_none());
+}
+
+#[test]
 fn an_inner_node_does_not_pass_as_a_leaf() {
     // The attack on trees without separation: [node(a, b)] has the root of [a, b].
     let two = leaves(2);
