@@ -8,6 +8,9 @@
 //! and the report says which part is missing. Scopes keep signals and abstract sockets inside the sandbox. Network
 //! rights are not handled: the network namespace has nothing to connect to.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,9 @@
 //! RLIMIT_AS is never set: runtimes reserve address space by the gigabyte without using it (Go, Java, Node). Where
 //! no cgroup limits memory, RLIMIT_DATA does, per process; reservations without access do not count against it.
 
+#[cfg(test)]
+mod tests;
+
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use requiem_model::policy::Limits;
 use requiem_model::report::Evidence;

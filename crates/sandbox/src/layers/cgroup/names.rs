@@ -20,8 +20,12 @@ pub(super) struct Maker {
 impl Maker {
     /// This process.
     pub(super) fn current() -> Option<Self> {
+        Self::of_process(std::process::id())
+    }
+
+    /// A process of this process's namespace.
+    pub(super) fn of_process(pid: u32) -> Option<Self> {
         let namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
-        let pid = std::process::id();
         Some(Self { namespace, pid, start: start_time(pid)? })
     }
 

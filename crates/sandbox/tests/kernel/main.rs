@@ -1,0 +1,3 @@
+//! The sandbox on a real kernel.
+mod support;
+mod happy;
