@@ -51,10 +51,10 @@ fn limits(memory_bytes: u64, pids: u64) -> Limits {
     Limits { memory_bytes, pids, ..Limits::default() }
 }
 
-/// Starts a shell in `group` that runs `script` once it is inside.
+/// Starts a shell in `group` that runs `script` once it is inside, and ends if it is never told so.
 fn run(group: &Group, script: &str) -> Child {
     let mut child = Command::new("sh")
-        .args(["-c", &format!("read go; {script}")])
+        .args(["-c", &format!("read go && {{ {script}; }}")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -110,7 +110,10 @@ fn a_fork_bomb_hits_the_limit_and_dies_at_once() {
     let Some(cgroups) = cgroups() else { return };
     let group = group(&cgroups);
     group.apply(&limits(256 * MIB, 16)).unwrap();
-    let mut child = run(&group, "bomb() { bomb | bomb & sleep 60; }; trap '' TERM; echo started; bomb");
+    // A bomb of 2^9 processes, so that it harms nobody should the limit not hold.
+    let bomb =
+        "bomb() { [ $1 = 0 ] || { bomb $(($1 - 1)) & bomb $(($1 - 1)) & }; sleep 60; }; trap '' TERM; bomb 8";
+    let mut child = run(&group, bomb);
     let deadline = Instant::now() + Duration::from_secs(20);
     while !group.usage().pids_max_hit {
         assert!(Instant::now() < deadline, "the limit was never reached");
