@@ -1,2 +1,30 @@
-//! placeholder
-fn main() {}
+//! `requiem`: run, store and verify without Kubernetes.
+//!
+//! A command computes a [`Report`](report::Report) or a [`CommandError`](error::CommandError); only this file and
+//! `report` write to the terminal. Exit codes: 0 ok · 1 findings or a failed run · 2 unusable input or
+//! environment.
+
+mod arguments;
+mod commands;
+mod document;
+mod error;
+mod pairs;
+mod report;
+mod result;
+mod sandbox;
+mod store;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Command::Runner = arguments.command {
+        return requiem_sandbox::runner_main();
+    }
+    report::finish(commands::run(&arguments.command), arguments.json)
+}

@@ -1,0 +1,63 @@
+//! `requiem health`: what this machine can do, by trying it.
+
+use std::path::PathBuf;
+
+use requiem_model::confidence::assess;
+use requiem_model::report::{SandboxReport, Status};
+use serde::Serialize;
+
+use crate::arguments::StoreArguments;
+use crate::commands::proof_verify::{sandbox_line, sandbox_rows};
+use crate::error::CommandError;
+use crate::report::Report;
+use crate::result::{AppliedSandbox, ReportedConfidence};
+use crate::text::{indented, printable};
+use crate::{sandbox, store};
+
+/// What was found.
+#[derive(Serialize)]
+struct Health {
+    ok: bool,
+    version: &'static str,
+    kernel: String,
+    arch: &'static str,
+    store: PathBuf,
+    sandbox: AppliedSandbox,
+    report: SandboxReport,
+    determinism_confidence: ReportedConfidence,
+}
+
+/// Runs the command. Healthy is a machine on which every layer is in force; else the exit code is 1.
+pub(crate) fn run(arguments: &StoreArguments) -> Result<Report, CommandError> {
+    sandbox::enter()?;
+    let folder = store::folder(arguments.cas.as_deref())?;
+    store::open(Some(&folder), "default")?;
+    let report = sandbox::probe()?;
+    let health = Health {
+        ok: report.layers.iter().all(|row| row.status == Status::Enforced),
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .unwrap_or_default()
+            .trim_end()
+            .to_owned(),
+        arch: std::env::consts::ARCH,
+        store: folder,
+        sandbox: AppliedSandbox::from(&report),
+        determinism_confidence: ReportedConfidence::from(&assess(&report)),
+        report,
+    };
+    Ok(Report::new(&health, text(&health), health.ok))
+}
+
+fn text(health: &Health) -> String {
+    format!(
+        "requiem {} on Linux {} {}\nstore: {} can be used\nsandbox: {}\n{}{}",
+        health.version,
+        printable(&health.kernel),
+        health.arch,
+        health.store.display(),
+        sandbox_line(&health.report),
+        indented(&sandbox_rows(&health.report)),
+        health.determinism_confidence.text(),
+    )
+}

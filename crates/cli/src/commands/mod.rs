@@ -1,0 +1,24 @@
+//! One file per command.
+
+mod cas_get;
+mod cas_put;
+mod exec_run;
+mod health;
+mod proof_verify;
+
+use crate::arguments::{Cas, Command, Exec, Proof};
+use crate::error::CommandError;
+use crate::report::Report;
+
+/// Runs a command.
+pub(crate) fn run(command: &Command) -> Result<Report, CommandError> {
+    match command {
+        Command::Exec(Exec::Run(arguments)) => exec_run::run(arguments),
+        Command::Cas(Cas::Put(arguments)) => cas_put::run(arguments),
+        Command::Cas(Cas::Get(arguments)) => cas_get::run(arguments),
+        Command::Proof(Proof::Verify(arguments)) => proof_verify::run(arguments),
+        Command::Health(arguments) => health::run(arguments),
+        // Answered in main, before anything else is set up.
+        Command::Runner => Ok(Report::silent()),
+    }
+}

@@ -1,0 +1,86 @@
+//! What a command says, and the one place that says it.
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::error::CommandError;
+use crate::text::printable;
+
+/// What a command found out, for people and as a document.
+#[derive(Debug)]
+pub(crate) struct Report {
+    json: Result<String, serde_json::Error>,
+    text: String,
+    is_good: bool,
+}
+
+impl Report {
+    /// A report; `is_good` decides between the exit codes 0 and 1.
+    pub(crate) fn new<T: Serialize>(document: &T, text: String, is_good: bool) -> Self {
+        Self { json: serde_json::to_string_pretty(document), text, is_good }
+    }
+
+    /// Says nothing more: the command's output has been written.
+    pub(crate) const fn silent() -> Self {
+        Self { json: Ok(String::new()), text: String::new(), is_good: true }
+    }
+}
+
+/// Prints what came out and gives the exit code. Errors go to standard error; with `as_json` also as a document
+/// to standard output, so that a program that reads it always gets one.
+pub(crate) fn finish(outcome: Result<Report, CommandError>, as_json: bool) -> ExitCode {
+    match outcome.and_then(|report| print(&report, as_json)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            if as_json {
+                let text = serde_json::to_string_pretty(&error.document()).unwrap_or_default();
+                // The error is told below as well, so a closed pipe loses nothing.
+                let _told_on_stderr = write_stdout(&text);
+            }
+            complain(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn print(report: &Report, as_json: bool) -> Result<u8, CommandError> {
+    let text = match (&report.json, as_json) {
+        (_, false) => &report.text,
+        (Ok(json), true) => json,
+        (Err(error), true) => {
+            let message = format!("the result has no JSON form: {error}");
+            return Err(CommandError::unusable(
+                "Encoding",
+                message,
+                "leave --json out and report this defect",
+            ));
+        }
+    };
+    write_stdout(text).map_err(|error| {
+        let message = format!("cannot write to standard output: {error}");
+        CommandError::unusable("Output", message, "see where standard output leads to")
+    })?;
+    Ok(u8::from(!report.is_good))
+}
+
+/// Writes to standard output. A reader that has gone (`| head`) has seen what it wanted.
+fn write_stdout(text: &str) -> io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.trim_end_matches('\n').as_bytes());
+    match written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+fn complain(error: &CommandError) {
+    let (message, hint) = (printable(&error.message), printable(&error.hint));
+    let text = format!("error: {message} [{}]\n hint: {hint}\n", error.error_code);
+    // There is nobody left to tell.
+    let _nobody_listens = io::stderr().write_all(text.as_bytes());
+}

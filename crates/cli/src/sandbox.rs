@@ -1,0 +1,28 @@
+//! The sandbox as this program starts it: its own binary is the runner.
+
+use requiem_sandbox::{Runner, RunnerConfig, SandboxError, enter_trusted_namespace};
+
+use crate::error::CommandError;
+
+/// Makes this process able to prepare mounts. To be called while it has one thread.
+pub(crate) fn enter() -> Result<(), CommandError> {
+    enter_trusted_namespace().map_err(|error| no_sandbox(&error))
+}
+
+/// Starts the runner.
+pub(crate) fn start() -> Result<Runner, CommandError> {
+    let program = std::env::current_exe().map_err(|error| {
+        let message = format!("cannot find this program: {error}");
+        CommandError::unusable(
+            "Environment",
+            message,
+            "mount /proc, and do not remove the program while it runs",
+        )
+    })?;
+    Runner::spawn(RunnerConfig::new(program, vec!["runner".into()])).map_err(|error| no_sandbox(&error))
+}
+
+fn no_sandbox(error: &SandboxError) -> CommandError {
+    let hint = "allow user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0), or run as root";
+    CommandError::unusable("SandboxError", error.to_string(), hint)
+}

@@ -1,0 +1,103 @@
+//! Where the store of the command line is, and files that are read and written.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use requiem_cas::{Store, StoreError, Tenant, TenantStore};
+
+use crate::error::CommandError;
+
+/// Opens the tenant's part of the store at `given`, or at the default place.
+pub(crate) fn open(given: Option<&Path>, tenant: &str) -> Result<TenantStore, CommandError> {
+    let tenant = Tenant::parse(tenant).map_err(|error| match error {
+        StoreError::Tenant(_) => CommandError::unusable(
+            "Tenant",
+            error.to_string(),
+            "give the name of a Kubernetes namespace, or default",
+        ),
+        other => other.into(),
+    })?;
+    Ok(Store::open(&folder(given)?)?.tenant(&tenant)?)
+}
+
+/// The folder of the store.
+pub(crate) fn folder(given: Option<&Path>) -> Result<PathBuf, CommandError> {
+    if let Some(given) = given {
+        return Ok(given.to_owned());
+    }
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("requiem/cas"))
+        .ok_or_else(|| {
+            let message = "there is no default store: neither XDG_DATA_HOME nor HOME is set";
+            CommandError::unusable("NoStore", message, "name the folder of the store with --cas DIR")
+        })
+}
+
+/// Reads a file, or standard input if it is `-`, up to `limit` bytes.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CommandError> {
+    let mut content = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().take(limit + 1).read_to_end(&mut content)
+    } else {
+        File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut content))
+    };
+    read.map_err(|error| cannot("read", path, &error))?;
+    if content.len() as u64 > limit {
+        let message = format!("{} has more than {limit} bytes", path.display());
+        return Err(CommandError::unusable("TooLarge", message, "check that it is the right file"));
+    }
+    Ok(content)
+}
+
+/// Writes a file as a whole: a reader sees the old one or the new one.
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), CommandError> {
+    let written = temporary(path).and_then(|temp| {
+        let kept = fs::write(&temp, content).and_then(|()| fs::rename(&temp, path));
+        kept.inspect_err(|_| discard(&temp))
+    });
+    written.map_err(|error| cannot("write", path, &error))
+}
+
+/// Copies `source` to a new file at `path`, which appears when it is complete and verified.
+pub(crate) fn copy_new(path: &Path, source: &mut dyn Read) -> io::Result<()> {
+    let temp = temporary(path)?;
+    let copied = File::create_new(&temp).and_then(|mut file| {
+        io::copy(source, &mut file)?;
+        file.flush()?;
+        // Unlike a rename, a link never replaces what is there.
+        fs::hard_link(&temp, path)
+    });
+    discard(&temp);
+    copied
+}
+
+/// The error of a file that cannot be read or written.
+pub(crate) fn cannot(step: &str, path: &Path, error: &io::Error) -> CommandError {
+    let message = format!("cannot {step} {}: {error}", path.display());
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => "check the permissions of the file and of its folder",
+        io::ErrorKind::AlreadyExists => "choose another path, or remove what is there",
+        io::ErrorKind::IsADirectory => "name a file, not a folder",
+        io::ErrorKind::StorageFull => "make room on that file system",
+        _ => "see the system's message",
+    };
+    CommandError::unusable("File", message, hint)
+}
+
+fn temporary(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+    let mut temp = std::ffi::OsString::from(".");
+    temp.push(name);
+    temp.push(format!(".{}.part", std::process::id()));
+    Ok(path.with_file_name(temp))
+}
+
+fn discard(temp: &Path) {
+    // The first error is the one to tell; a leftover has a name that says what it is.
+    let _leftover = fs::remove_file(temp);
+}
