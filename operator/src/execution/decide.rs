@@ -375,3 +375,205 @@ fn progress(seen: &Observed, reason: Reason, message: String) -> Progress {
 fn outage<'a>(seen: &'a Observed, endpoint: &Endpoint) -> Option<&'a Outage> {
     seen.outages.iter().find(|outage| outage.endpoint == *endpoint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{at, body, endpoint, observed, planned, sealed_state};
+    use super::*;
+
+    /// The step in a few words, for tables.
+    fn words(step: &Step) -> String {
+        let report = |report: &Option<Progress>| match report {
+            Some(progress) => format!("{} after {}", progress.reason.as_str(), progress.attempts),
+            None => "silent".to_owned(),
+        };
+        match step {
+            Step::Rest => "rest".into(),
+            Step::Ask { attempt, endpoints } => {
+                let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+                format!("ask {} about {attempt}", names.join("+"))
+            }
+            Step::Start { attempt, endpoint } => format!("start {attempt} on {}", endpoint.name),
+            Step::Cancel { attempt, endpoint } => format!("cancel {attempt} on {}", endpoint.name),
+            Step::Follow { attempt, report: said, .. } => format!("follow {attempt}: {}", report(said)),
+            Step::Advance { attempt, lost, .. } => format!("advance to {attempt}, lost {lost}"),
+            Step::Hold { report: said, .. } => format!("hold: {}", report(said)),
+            Step::Finish(end) => {
+                let acked = if end.endpoint.is_some() { "acked" } else { "kept" };
+                format!("finish {} after {}, {acked}", end.result, end.attempts)
+            }
+        }
+    }
+
+    fn failure(reason: FailureReason) -> AttemptState {
+        AttemptState::Failed { failure: Failure::new(reason, "why", "hint") }
+    }
+
+    fn down(name: &str, lasted: Duration) -> Outage {
+        Outage { endpoint: endpoint(name), lasted, why: "cannot be reached".into() }
+    }
+
+    type Change = fn(&mut Plan, &mut Observed);
+
+    fn check(place: &Place, change: Change, expect: &str) {
+        let (mut plan, mut seen) = (planned(), observed(place.clone()));
+        change(&mut plan, &mut seen);
+        assert_eq!(words(&next(&plan, &seen)), expect, "{place:?}");
+    }
+
+    const NO_CHANGE: Change = |_, _| {};
+    const CANCEL: Change = |plan, _| plan.cancel = true;
+    const SUSPEND: Change = |plan, _| plan.suspend = true;
+    const NO_POOL: Change = |_, seen| seen.pool = Pool::Missing;
+    const NO_ENDPOINTS: Change = |_, seen| seen.pool = Pool::Endpoints(vec![]);
+    const BLINK: Change = |_, seen| seen.outages = vec![down("a", Duration::from_secs(1))];
+    const DOWN: Change = |_, seen| seen.outages = vec![down("a", GRACE)];
+
+    #[test]
+    fn nobody_has_it() {
+        let place = Place::Nowhere;
+        check(&place, NO_CHANGE, "start 1 on a");
+        check(&place, CANCEL, "finish Cancelled after 1, kept");
+        check(&place, SUSPEND, "hold: Suspended after 0");
+        check(&place, NO_POOL, "hold: PoolNotFound after 0");
+        check(&place, NO_ENDPOINTS, "hold: NoEndpoints after 0");
+        check(&place, BLINK, "hold: silent");
+        check(&place, DOWN, "hold: ExecutorUnavailable after 0");
+        check(&place, |_, seen| seen.known.wait = Duration::from_secs(1), "hold: silent");
+        check(&place, |plan, _| (plan.cancel, plan.suspend) = (true, true), "finish Cancelled after 1, kept");
+    }
+
+    #[test]
+    fn somebody_may_have_it() {
+        let place = Place::Unknown;
+        check(&place, NO_CHANGE, "ask a about 1");
+        check(&place, CANCEL, "ask a about 1");
+        check(&place, SUSPEND, "ask a about 1");
+        check(&place, NO_POOL, "hold: PoolNotFound after 0");
+        check(&place, NO_ENDPOINTS, "hold: NoEndpoints after 0");
+        check(&place, DOWN, "hold: ExecutorUnavailable after 0");
+        check(&place, |plan, seen| (SUSPEND(plan, seen), DOWN(plan, seen)).0, "hold: Suspended after 0");
+        let two: Change = |_, seen| seen.pool = Pool::Endpoints(vec![endpoint("a"), endpoint("b")]);
+        check(&place, two, "ask a+b about 1");
+    }
+
+    #[test]
+    fn while_another_endpoint_may_have_it_nothing_is_started() {
+        let two = |seen: &mut Observed, away: &str| {
+            seen.pool = Pool::Endpoints(vec![endpoint("a"), endpoint("b")]);
+            seen.outages = vec![down(away, GRACE)];
+        };
+        for away in ["a", "b"] {
+            let (plan, mut seen) = (planned(), observed(Place::Unknown));
+            two(&mut seen, away);
+            assert_eq!(words(&next(&plan, &seen)), "hold: ExecutorUnavailable after 0");
+        }
+        // A start that was sent to a and not answered stays with a, whoever else is there.
+        let (plan, mut seen) = (planned(), observed(Place::Sent(endpoint("a"))));
+        two(&mut seen, "a");
+        assert_eq!(words(&next(&plan, &seen)), "hold: ExecutorUnavailable after 1");
+        two(&mut seen, "b");
+        assert_eq!(words(&next(&plan, &seen)), "start 1 on a");
+    }
+
+    #[test]
+    fn a_start_was_not_answered() {
+        let place = Place::Sent(endpoint("a"));
+        check(&place, NO_CHANGE, "start 1 on a");
+        check(&place, CANCEL, "ask a about 1");
+        check(&place, SUSPEND, "ask a about 1");
+        check(&place, BLINK, "hold: silent");
+        check(&place, DOWN, "hold: ExecutorUnavailable after 1");
+        let replaced: Change = |_, seen| seen.pool = Pool::Endpoints(vec![endpoint("b")]);
+        check(&place, replaced, "start 1 on b");
+        check(&place, NO_ENDPOINTS, "hold: NoEndpoints after 1");
+    }
+
+    #[test]
+    fn it_is_under_way() {
+        for (state, reason) in [(AttemptState::Queued, "Queued"), (AttemptState::Running, "Running")] {
+            let place = at(state);
+            check(&place, NO_CHANGE, &format!("follow 1: {reason} after 1"));
+            check(&place, SUSPEND, &format!("follow 1: {reason} after 1"));
+            check(&place, NO_POOL, &format!("follow 1: {reason} after 1"));
+            check(&place, CANCEL, "cancel 1 on a");
+            check(&place, |plan, seen| (plan.cancel, seen.known.cancelling) = (true, true), "follow 1: Cancelling after 1");
+            check(&place, BLINK, "follow 1: silent");
+            check(&place, DOWN, "follow 1: ExecutorUnavailable after 1");
+        }
+    }
+
+    #[test]
+    fn lost_attempts_are_followed_by_others_up_to_a_cap_of_their_own() {
+        let place = at(failure(FailureReason::ExecutorLost));
+        check(&place, NO_CHANGE, "advance to 2, lost true");
+        check(&place, |plan, _| plan.retry_limit = 0, "advance to 2, lost true");
+        check(&place, CANCEL, "finish Cancelled after 1, acked");
+        check(&place, |_, seen| seen.known.losses = MAX_LOSSES, "finish ExecutorLost after 1, acked");
+        check(&place, |_, seen| seen.known.attempt = 100, "finish ExecutorLost after 100, acked");
+    }
+
+    #[test]
+    fn what_may_pass_is_repeated_up_to_the_users_limit_and_nothing_else_is() {
+        use FailureReason::*;
+        let all = [
+            InvalidRequest, InputMissing, InputCorrupt, LayerUnavailable, CommandNotRunnable, StoreFull, StoreError,
+            SandboxError, Cancelled,
+        ];
+        for reason in all {
+            let place = at(failure(reason));
+            let once = if reason.is_transient() {
+                "advance to 2, lost false".to_owned()
+            } else {
+                format!("finish {reason} after 1, acked")
+            };
+            check(&place, NO_CHANGE, &once);
+            let spent: Change = |plan, seen| seen.known.failures = plan.retry_limit;
+            check(&place, spent, &format!("finish {reason} after 1, acked"));
+        }
+    }
+
+    #[test]
+    fn repeats_wait_longer_and_longer() {
+        let waits: Vec<Duration> = (0..3)
+            .map(|failures| {
+                let mut seen = observed(at(failure(FailureReason::StoreFull)));
+                seen.known.failures = failures;
+                match next(&planned(), &seen) {
+                    Step::Advance { wait, .. } => wait,
+                    other => panic!("{other:?}"),
+                }
+            })
+            .collect();
+        assert!(waits[0] > Duration::ZERO && waits[1] > waits[0] && waits[2] > waits[1], "{waits:?}");
+    }
+
+    #[test]
+    fn each_outcome_has_its_reason() {
+        let table = [
+            (Outcome::Exited { code: 0 }, "Succeeded"),
+            (Outcome::Exited { code: 3 }, "NonZeroExit"),
+            (Outcome::Signalled { signal: 11 }, "Signalled"),
+            (Outcome::TimedOut, "TimedOut"),
+            (Outcome::OutOfMemory, "OutOfMemory"),
+        ];
+        for (outcome, reason) in table {
+            let place = at(sealed_state(&body(&planned(), 1, outcome)));
+            check(&place, NO_CHANGE, &format!("finish {reason} after 1, acked"));
+            // A result that is there counts, whatever was wished for meanwhile.
+            check(&place, CANCEL, &format!("finish {reason} after 1, acked"));
+            check(&place, DOWN, &format!("finish {reason} after 1, acked"));
+        }
+    }
+
+    #[test]
+    fn a_proof_that_does_not_hold_ends_it_and_stays_with_the_executor() {
+        let mut foreign = body(&planned(), 1, Outcome::Exited { code: 0 });
+        foreign.run.identity.uid = "another".into();
+        let place = at(sealed_state(&foreign));
+        check(&place, NO_CHANGE, "finish ProofRejected after 1, kept");
+        let Step::Finish(end) = next(&planned(), &observed(place)) else { panic!("not the end") };
+        assert!(end.message.starts_with("E_REQUEST_BINDING: "), "{}", end.message);
+        assert!(end.proof.is_none());
+    }
+}

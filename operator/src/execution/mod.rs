@@ -18,6 +18,8 @@ pub mod follow;
 pub mod judge;
 pub mod observe;
 pub mod report;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod tracker;
 pub mod validate;
 

@@ -225,3 +225,122 @@ fn clip(message: &str) -> String {
         None => message.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use requiem_model::Outcome;
+    use requiem_proof::{Expect, verify};
+
+    use super::super::decide::Final;
+    use super::super::samples::{body, planned, sealed};
+    use super::*;
+
+    fn at(second: i64) -> Time {
+        Time(Timestamp::from_second(second).unwrap())
+    }
+
+    fn settled(outcome: Outcome) -> Settled {
+        let sealed = sealed(&body(&planned(), 1, outcome));
+        let verified = verify(&sealed.body, &Expect::default()).unwrap();
+        let end = Final {
+            result: (&verified.body.execution.result).into(),
+            message: "why".into(),
+            attempts: 1,
+            verdict: Some("Verified"),
+            proof: Some(Proof { verified, sealed }),
+            endpoint: None,
+        };
+        Settled { end, bundle: None }
+    }
+
+    fn without_proof(result: ResultReason) -> Settled {
+        let end = Final { result, message: "why".into(), attempts: 2, proof: None, verdict: None, endpoint: None };
+        Settled { end, bundle: None }
+    }
+
+    fn progress(reason: Reason) -> ExecutionStatus {
+        let progress = Progress { reason, message: "why".into(), attempts: 1 };
+        unfinished(&progress, &ExecutionStatus::default(), 3, &at(1))
+    }
+
+    fn state(status: &ExecutionStatus) -> String {
+        let words = status.conditions.iter().map(|c| format!("{}={}", c.type_, c.status));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// What kstatus makes of it (its order of rules, for an object that is not being deleted).
+    fn kstatus(status: &ExecutionStatus, generation: i64) -> &'static str {
+        let is = |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
+        match () {
+            () if status.observed_generation != generation => "InProgress",
+            () if is("Reconciling", "True") => "InProgress",
+            () if is("Stalled", "True") => "Failed",
+            () if is("Ready", "True") => "Current",
+            () if is("Ready", "False") || is("Ready", "Unknown") => "InProgress",
+            () => "Current",
+        }
+    }
+
+    #[test]
+    fn every_state_reads_right_for_gitops_clients() {
+        let unfinished = [Reason::Queued, Reason::Running, Reason::Retrying, Reason::Suspended, Reason::PoolNotFound];
+        for status in unfinished.map(progress) {
+            assert_eq!(kstatus(&status, 3), "InProgress", "{}", state(&status));
+            assert!(!status.terminal && status.result.is_none());
+        }
+        assert_eq!(state(&progress(Reason::Running)), "Ready=False Succeeded=Unknown Reconciling=True");
+        assert_eq!(state(&progress(Reason::Suspended)), "Ready=False Succeeded=Unknown Suspended=True");
+        for result in ResultReason::ALL {
+            let status = terminal(&without_proof(result), &progress(Reason::Running), 3, &at(2));
+            let expect = if result == ResultReason::Succeeded {
+                ("Current", "Ready=True Succeeded=True")
+            } else {
+                ("Failed", "Ready=False Succeeded=False Stalled=True")
+            };
+            assert_eq!((kstatus(&status, 3), state(&status).as_str()), expect);
+            assert!(status.terminal && status.result == Some(result));
+        }
+    }
+
+    #[test]
+    fn a_verified_bundle_is_told_in_full() {
+        let settled = settled(Outcome::Exited { code: 0 });
+        let status = terminal(&settled, &progress(Reason::Running), 3, &at(2));
+        let proof = settled.end.proof.as_ref().unwrap();
+        assert_eq!(status.exit_code, Some(0));
+        assert_eq!(status.proof_root, Some(proof.sealed.bundle_root));
+        assert_eq!(status.execution_root, Some(proof.sealed.execution_root));
+        assert_eq!(status.request_digest, Some(planned().request_digest));
+        assert_eq!(status.duration.as_deref(), Some("12ms"));
+        assert_eq!(status.executor.as_deref(), Some("a"));
+        assert_eq!(status.stdout.as_ref().unwrap().tail, "hi\n");
+        assert_eq!(status.outputs.len(), 1);
+        assert!(status.start_time.is_some() && status.completion_time > status.start_time);
+        let bytes = serde_json::to_vec(&status).unwrap().len();
+        assert!(bytes <= 8 * 1024, "{bytes} bytes");
+    }
+
+    #[test]
+    fn saying_the_same_again_changes_nothing() {
+        let first = progress(Reason::Running);
+        let again = Progress { reason: Reason::Running, message: "why".into(), attempts: 1 };
+        assert_eq!(unfinished(&again, &first, 3, &at(99)), first);
+    }
+
+    #[test]
+    fn counters_never_go_back() {
+        let later = ExecutionStatus { attempts: 7, observed_generation: 9, ..ExecutionStatus::default() };
+        let again = Progress { reason: Reason::Running, message: "why".into(), attempts: 1 };
+        let status = unfinished(&again, &later, 3, &at(1));
+        assert_eq!((status.attempts, status.observed_generation), (7, 9));
+        let status = terminal(&settled(Outcome::TimedOut), &later, 3, &at(1));
+        assert_eq!((status.attempts, status.observed_generation), (7, 9));
+    }
+
+    #[test]
+    fn messages_are_clipped() {
+        let progress = Progress { reason: Reason::Queued, message: "é".repeat(5000), attempts: 1 };
+        let status = unfinished(&progress, &ExecutionStatus::default(), 1, &at(1));
+        assert!(status.conditions.iter().all(|c| c.message.chars().count() <= 1001));
+    }
+}

@@ -119,3 +119,53 @@ fn same_object(bundle: &ProofBundle, verified: &Verified) -> Result<(), VerifyEr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use requiem_model::Outcome;
+
+    use super::*;
+    use crate::execution::samples::{body, planned, sealed};
+    use crate::proof_bundle::object;
+
+    fn bundle() -> ProofBundle {
+        let plan = planned();
+        let sealed = sealed(&body(&plan, 1, Outcome::Exited { code: 0 }));
+        let verified = verify(&sealed.body, &Expect::default()).unwrap();
+        object(&plan, &verified, &sealed.body)
+    }
+
+    fn verdict(change: impl FnOnce(&mut ProofBundle)) -> (bool, &'static str) {
+        let mut bundle = bundle();
+        change(&mut bundle);
+        let judgement = judge(&bundle);
+        (!matches!(judgement, Judgement::Unsealed { .. }), judgement.code())
+    }
+
+    #[test]
+    fn what_we_publish_we_verify() {
+        assert_eq!(verdict(|_| {}), (true, "Verified"));
+        assert_eq!(bundle().metadata.name.as_deref(), Some("hello-0b9c5d1e-1"));
+    }
+
+    #[test]
+    fn each_lie_has_its_code() {
+        let other = requiem_model::BundleRoot::from_bytes([7; 32]);
+        assert_eq!(verdict(|b| b.spec.bundle_root = other), (false, "E_ROOT"));
+        assert_eq!(verdict(|b| b.spec.body = b.spec.body.replace("12345", "12346")), (false, "E_ROOT"));
+        assert_eq!(verdict(|b| b.spec.body.push(' ')), (false, "E_NOT_CANONICAL"));
+        assert_eq!(verdict(|b| b.spec.body = "{}".into()), (false, "E_VERSION"));
+        assert_eq!(verdict(|b| b.spec.execution_ref.uid = "x".into()), (true, "E_REQUEST_BINDING"));
+        assert_eq!(verdict(|b| b.spec.execution_ref.name = "x".into()), (true, "E_REQUEST_BINDING"));
+        assert_eq!(verdict(|b| b.metadata.namespace = Some("x".into())), (true, "E_REQUEST_BINDING"));
+    }
+
+    #[test]
+    fn a_long_name_still_makes_a_valid_one() {
+        let mut plan = planned();
+        plan.key.name = format!("{}.{}", "a".repeat(199), "b".repeat(53));
+        let verified = verify(&bundle().spec.body, &Expect::default()).unwrap();
+        let name = object(&plan, &verified, "").metadata.name.unwrap();
+        assert_eq!(name, format!("{}-0b9c5d1e-1", "a".repeat(199)));
+    }
+}
