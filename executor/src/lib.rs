@@ -1,1 +1,36 @@
-//! placeholder
+//! The executor: takes attempts from operators, runs each behind the sandbox, keeps its result until somebody
+//! else has it, and never runs an Execution to a second result.
+//!
+//! ```text
+//! call ─admission→ attempts ─queue→ worker ─execute: fetch → stage → run → collect → seal→ journal → state
+//! ```
+//!
+//! | part | module |
+//! |---|---|
+//! | one attempt from request to result | [`execute`](mod@execute) |
+//! | may it start? | [`admission`] |
+//! | every attempt and its state | [`attempts`] |
+//! | what was promised, across crashes | [`journal`] |
+//! | bundles that left the journal | [`archive`] |
+//! | waiting and running | [`queue`], `workers`, [`runners`] |
+//! | listeners | [`server`] |
+//! | figures | [`metrics`] |
+//! | all of it together | [`daemon`] |
+
+pub mod admission;
+pub mod archive;
+pub mod args;
+pub mod attempts;
+pub mod daemon;
+pub mod execute;
+pub mod journal;
+pub mod metrics;
+pub mod queue;
+pub mod runners;
+pub mod server;
+
+mod recover;
+mod steps;
+mod workers;
+
+pub use execute::{Deps, Keep, SealedRun, Timings, check_request, execute, executor_claim};

@@ -1,0 +1,85 @@
+//! The command line. Every flag may also come from the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::daemon::Config;
+use crate::server::TlsFiles;
+
+/// Runs attempts of Executions behind a sandbox and keeps their results.
+#[derive(Debug, Parser)]
+#[command(name = "requiem-executor", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve attempts until SIGTERM.
+    Serve(Box<ServeArgs>),
+    /// The sandbox's own process; started by `serve`, never by hand.
+    #[command(hide = true)]
+    Runner,
+}
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address for operators: mutual TLS, HTTP/2. Port 0 takes a free one.
+    #[arg(long, env = "REQUIEM_EXECUTOR_LISTEN", default_value = "127.0.0.1:7443")]
+    listen: SocketAddr,
+    /// Address for probes and scrapers: plain HTTP, no secrets.
+    #[arg(long, env = "REQUIEM_EXECUTOR_ADMIN_LISTEN", default_value = "127.0.0.1:7480")]
+    admin_listen: SocketAddr,
+    /// Certificate chain of this executor, PEM.
+    #[arg(long, env = "REQUIEM_EXECUTOR_TLS_CERT", value_name = "FILE")]
+    tls_cert: PathBuf,
+    /// Its private key, PEM.
+    #[arg(long, env = "REQUIEM_EXECUTOR_TLS_KEY", value_name = "FILE")]
+    tls_key: PathBuf,
+    /// Authority whose certificates operators show, PEM.
+    #[arg(long, env = "REQUIEM_EXECUTOR_CLIENT_CA", value_name = "FILE")]
+    client_ca: PathBuf,
+    /// Folder of the store and the journal; one executor per folder.
+    #[arg(long, env = "REQUIEM_EXECUTOR_STORE", value_name = "DIR")]
+    store: PathBuf,
+    /// Attempts that run at the same time [default: the number of processors].
+    #[arg(long, env = "REQUIEM_EXECUTOR_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    slots: Option<u32>,
+    /// Attempts that may wait while every slot is taken.
+    #[arg(long, env = "REQUIEM_EXECUTOR_QUEUE", default_value_t = 1024)]
+    queue: u32,
+    /// Name in bundles and capabilities.
+    #[arg(long, env = "REQUIEM_EXECUTOR_NAME", default_value = "executor")]
+    name: String,
+    /// Seconds that running attempts have to end after SIGTERM.
+    #[arg(long, env = "REQUIEM_EXECUTOR_DRAIN_SECONDS", default_value_t = 25)]
+    drain_seconds: u32,
+    /// Acknowledged attempts that stay known, so that a late call is answered and not run again.
+    #[arg(long, env = "REQUIEM_EXECUTOR_KEEP_ACKED", default_value_t = 4096)]
+    keep_acked: u32,
+}
+
+impl From<ServeArgs> for Config {
+    fn from(args: ServeArgs) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let whole = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        Self {
+            listen: args.listen,
+            admin_listen: args.admin_listen,
+            tls: TlsFiles { cert: args.tls_cert, key: args.tls_key, client_ca: args.client_ca },
+            store: args.store,
+            slots: args.slots.map_or(processors, whole),
+            queue: whole(args.queue),
+            name: args.name,
+            drain: Duration::from_secs(args.drain_seconds.into()),
+            keep_acked: whole(args.keep_acked),
+        }
+    }
+}

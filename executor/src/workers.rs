@@ -1,0 +1,85 @@
+//! The slots: threads that take attempts from the queue, run them, and write their ends down.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+use std::{io, panic};
+
+use requiem_cas::{Store, Tenant};
+use requiem_model::Failure;
+use requiem_model::result::FailureReason;
+use requiem_proof::ExecutorClaim;
+
+use crate::attempts::{Attempts, End, Job};
+use crate::execute::{Deps, Keep, SealedRun, execute};
+use crate::journal::AttemptKey;
+use crate::metrics::Metrics;
+use crate::runners::Runners;
+use crate::steps::store_failure;
+
+/// What every worker shares.
+pub(crate) struct Workshop {
+    pub(crate) attempts: Arc<Attempts>,
+    pub(crate) store: Store,
+    pub(crate) runners: Arc<Runners>,
+    pub(crate) claim: ExecutorClaim,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Starts `slots` workers. They end when the queue is closed.
+pub(crate) fn start(workshop: &Arc<Workshop>, slots: usize) -> io::Result<Vec<JoinHandle<()>>> {
+    let one = |number| {
+        let workshop = Arc::clone(workshop);
+        thread::Builder::new().name(format!("slot-{number}")).spawn(move || workshop.work())
+    };
+    (0..slots).map(one).collect()
+}
+
+impl Workshop {
+    fn work(&self) {
+        while let Some(job) = self.attempts.next() {
+            self.metrics.running.inc();
+            self.attempt(&job);
+            self.metrics.running.dec();
+        }
+    }
+
+    /// One attempt, whatever happens in it: the slot lives on and the attempt gets an end.
+    fn attempt(&self, job: &Job) {
+        let begun = Instant::now();
+        let run = panic::catch_unwind(panic::AssertUnwindSafe(|| self.run(job)));
+        let run = run.unwrap_or_else(|_payload| Err(defect()));
+        let (mut reason, end) = match run {
+            Ok(run) => (run.body.execution.result.reason(), self.sealed(run, begun)),
+            Err(failure) => (failure.reason.as_str(), End::Failed(failure)),
+        };
+        let state = self.attempts.finish(&job.entry, end);
+        if let requiem_model::attempt::AttemptState::Failed { failure } = state.as_ref() {
+            reason = failure.reason.as_str();
+            let attempt = AttemptKey::of(&job.entry.asked.identity);
+            tracing::info!(%attempt, reason, message = failure.message, "an attempt ended without a result");
+        }
+        self.metrics.ended(reason);
+    }
+
+    fn run(&self, job: &Job) -> Result<SealedRun, Failure> {
+        let cancel = self.attempts.begin(&job.entry)?;
+        let identity = &job.entry.asked.identity;
+        let tenant = Tenant::parse(&identity.namespace).and_then(|tenant| self.store.tenant(&tenant));
+        let store = tenant.map_err(|error| store_failure("cannot open the tenant's store", &error))?;
+        let deps =
+            Deps { store: &store, runner: self.runners.runner(), claim: &self.claim, keep: Keep::Journal };
+        execute(&deps, identity, &job.request, &job.inline, &cancel)
+    }
+
+    fn sealed(&self, run: SealedRun, begun: Instant) -> End {
+        self.metrics.stored_bytes.inc_by(run.stored_bytes);
+        self.metrics.observe(&run.timings, begun.elapsed().as_secs_f64());
+        End::Sealed(Box::new(run.sealed), run.blobs)
+    }
+}
+
+fn defect() -> Failure {
+    let message = "the executor failed an assertion of its own; its log has the place";
+    Failure::new(FailureReason::SandboxError, message, "please report it")
+}
