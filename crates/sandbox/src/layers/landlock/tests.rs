@@ -25,6 +25,10 @@ fn on_a_thread(test: impl FnOnce(&Path) + Send + 'static) {
         println!("expected: a kernel without Landlock {PINNED_NUMBER}");
         return;
     }
+    on_any_thread(test);
+}
+
+fn on_any_thread(test: impl FnOnce(&Path) + Send + 'static) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
     std::thread::spawn(move || test(&path)).join().unwrap();
@@ -47,6 +51,31 @@ fn denied<T>(result: io::Result<T>) -> bool {
 #[test]
 fn the_kernel_is_as_expected() {
     assert_eq!(sys::abi().unwrap_or(0).min(PINNED_NUMBER), expected_abi());
+}
+
+/// Whatever the kernel has is in force, and the finding says no more than that.
+#[test]
+fn every_kernel_enforces_what_it_can() {
+    on_any_thread(|root| {
+        let [_, _, _, outside] = tree(root);
+        let canary = outside.join("file");
+        let rules = [(Path::new("/usr"), Rights::Read), (Path::new("/dev/null"), Rights::Device)];
+        let ruleset = Ruleset::compile(&rules);
+        if expected_abi() == 0 {
+            assert!(matches!(ruleset, Err(Finding::Impossible { .. })), "{ruleset:?}");
+            return;
+        }
+        let finding = ruleset.unwrap().restrict(&canary).unwrap().prove();
+        assert!(denied(fs::read(&canary)));
+        match (expected_abi(), finding) {
+            (PINNED_NUMBER | 6, Finding::InForce { .. }) => {}
+            (abi @ 1..6, Finding::Short { evidence: Evidence::Probe, detail, .. }) => {
+                println!("with version {abi}: {detail}");
+                assert!(detail.ends_with(&missing(abi)), "{detail}");
+            }
+            (abi, finding) => panic!("with version {abi}: {finding:?}"),
+        }
+    });
 }
 
 #[test]
