@@ -75,7 +75,7 @@ pub struct InputMount {
 
 /// Modification time, in seconds since 1970, that every staged input must carry for
 /// [`Source::InputTimes`](requiem_model::report::Source::InputTimes) to count as fixed.
-pub const INPUT_MTIME: i64 = 1;
+pub const INPUT_MTIME: i64 = 0;
 
 /// Where a chunk of output came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -37,8 +37,8 @@ pub(crate) struct Owner {
     pub(crate) gid: Gid,
     /// Whether the runner must change to them (and may).
     switch: bool,
-    /// Why the runner has no user namespace of its own.
-    pub(crate) bare: Option<String>,
+    /// Why the runner has no user namespace of its own, if so.
+    bare: Option<Errno>,
 }
 
 impl Owner {
@@ -59,11 +59,16 @@ impl Owner {
     }
 
     fn without_namespace(uid: Uid, gid: Gid, errno: Errno) -> Self {
-        let bare = Some(format!("the runner may not make a user namespace: {}", errno.desc()));
+        let bare = Some(errno);
         match (uid.is_root(), free_host_id()) {
             (true, Some(free)) => Self { uid: free.into(), gid: free.into(), switch: true, bare },
             _ => Self { uid, gid, switch: false, bare },
         }
+    }
+
+    /// Whether the runner's processes hold every capability of its own user namespace, or of the host's.
+    pub(crate) fn is_privileged(&self) -> bool {
+        self.switch || self.bare.is_none()
     }
 
     /// Gives `path` to the payload.

@@ -93,8 +93,8 @@ fn prepare(start: &mut Start<'_>) -> Result<(), Fault> {
     plain_process(start)?;
     // Paths are opened while their owner may still do so; the rules come into force much later.
     let rules = compile_landlock(start);
-    // Without the final user namespace this process loses its privileges with its ids, so bounds go before.
-    if start.wants(Layer::Capabilities) && !start.wants(Layer::UserNamespace) {
+    // Bounds of the runner's namespace: without a final one, the right to drop them goes with the ids.
+    if start.wants(Layer::Capabilities) && start.ground.owner.is_privileged() {
         note_failure(start, Layer::Capabilities, "capset", privileges::drop_bounds());
     }
     start.ground.owner.assume()?;
@@ -105,12 +105,15 @@ fn prepare(start: &mut Start<'_>) -> Result<(), Fault> {
     }
     change_directory(start)?;
     let observed = observe(start)?;
-    // With every capability of the final user namespace: nobody inside will ever have more.
-    let attacked = start.staged.attack();
+    // With every capability of the final user namespace: nobody inside will ever have more. Without one, those of the
+    // runner's would be used, which the payload never has.
+    let sealed = start.has(Layer::UserNamespace);
+    let attacked = if sealed { start.staged.attack() } else { Ok(()) };
     if start.wants(Layer::NoNewPrivileges) {
         note_failure(start, Layer::NoNewPrivileges, "prctl:no_new_privs", privileges::forbid_new());
     }
     drop_capabilities(start);
+    let attacked = attacked.and_then(|()| start.staged.attack());
     let restricted = rules.and_then(|rules| restrict_files(start, rules));
     // The channel is the only thing still needed.
     if start.wants(Layer::Descriptors) {
@@ -228,7 +231,7 @@ fn drop_capabilities(start: &mut Start<'_>) {
     if !start.wants(Layer::Capabilities) {
         return;
     }
-    if start.wants(Layer::UserNamespace) {
+    if start.has(Layer::UserNamespace) {
         note_failure(start, Layer::Capabilities, "capset", privileges::drop_bounds());
     }
     note_failure(start, Layer::Capabilities, "capset", privileges::drop_all());

@@ -45,7 +45,7 @@ fn serve(ground: &Ground, caller: &Channel, zygote: Pid) -> Result<(), Fault> {
     let orphaned = watch_zygote(zygote)?;
     sys::process::default_action(Signal::SIGCHLD).map_err(StepError::at("watch children"))?;
     set_child_subreaper(true).map_err(StepError::at("become the reaper"))?;
-    let tree = Tree::plant(ground, Wants::all())?;
+    let tree = Tree::plant(ground, Wants::all(), false)?;
     let mut desk = Desk { ground, caller, orphaned, tree, oom: None };
     let reply = desk.work();
     let answered = desk.answer(reply);
@@ -151,7 +151,7 @@ impl Desk<'_> {
 
     /// Throws the prepared tree away and makes one without the layers that are off.
     fn replant(&mut self, wants: Wants) -> Result<(), Fault> {
-        let fresh = Tree::plant(self.ground, wants)?;
+        let fresh = Tree::plant(self.ground, wants, true)?;
         let mut prepared = std::mem::replace(&mut self.tree, fresh);
         prepared.fell(self.ground.proc.as_fd());
         prepared.clear();
@@ -215,7 +215,11 @@ impl Desk<'_> {
     ) -> Result<Answer, Fault> {
         let (outcome, used) = loop {
             match self.wait(true, Some(began + limit))? {
-                Wake::Caller | Wake::Orphaned => return Ok(Reply::Cancelled.into()),
+                Wake::Caller | Wake::Orphaned => {
+                    // "Cancelled" means that nothing runs any more.
+                    self.tree.fell(self.ground.proc.as_fd());
+                    return Ok(Reply::Cancelled.into());
+                }
                 Wake::Late => break (Outcome::TimedOut, self.tree.fell(self.ground.proc.as_fd())),
                 Wake::OutOfMemory => break (Outcome::OutOfMemory, self.tree.fell(self.ground.proc.as_fd())),
                 Wake::Tree => {}

@@ -1,6 +1,6 @@
 //! The process tree of one run, as its supervisor holds it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -39,10 +39,11 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Makes the cgroup and forks init, into a process-id namespace of its own if that is wanted.
-    pub(crate) fn plant(ground: &Ground, wants: Wants) -> Result<Self, StepError> {
+    /// Makes the cgroup and forks init, into a process-id namespace of its own if that is wanted. `second` tells
+    /// the two trees apart that a supervisor plants at most.
+    pub(crate) fn plant(ground: &Ground, wants: Wants, second: bool) -> Result<Self, StepError> {
         let mut journal = Journal::default();
-        let group = if wants.layer(Layer::Cgroup) { make_group(ground, &mut journal) } else { None };
+        let group = if wants.layer(Layer::Cgroup) { make_group(ground, second, &mut journal) } else { None };
         let (control, inner) = Channel::pair().map_err(StepError::at("make the control channel"))?;
         let supervisor = nix::unistd::getpid();
         let (forked, own_pids) = fork_init(&wants, &mut journal);
@@ -85,7 +86,7 @@ impl Tree {
     }
 }
 
-fn make_group(ground: &Ground, journal: &mut Journal) -> Option<Group> {
+fn make_group(ground: &Ground, second: bool, journal: &mut Journal) -> Option<Group> {
     let mechanism = match ground.cgroups.available() {
         Ok(mechanism) => mechanism,
         Err(why) => {
@@ -93,7 +94,8 @@ fn make_group(ground: &Ground, journal: &mut Journal) -> Option<Group> {
             return None;
         }
     };
-    let id = u64::try_from(nix::unistd::getpid().as_raw()).unwrap_or_default();
+    // A supervisor that plants a second tree needs a second name: the first group may still be there.
+    let id = u64::try_from(nix::unistd::getpid().as_raw()).unwrap_or_default() * 2 + u64::from(second);
     match ground.cgroups.create(id) {
         Ok(group) => Some(group),
         Err(error) => {

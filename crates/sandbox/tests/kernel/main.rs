@@ -1,3 +1,13 @@
-//! The sandbox on a real kernel.
-mod support;
+//! The sandbox on a real kernel: every test makes real runs, and asserts what happened and what the report says.
+//!
+//! The suite expects a host that can enforce every layer; a layer that is missing fails it. Helpers that must be
+//! processes of their own (an attacker, a caller that is killed, a caller in a crippled place) are ignored tests of this
+//! same binary.
+
+mod attacks;
+mod crippled;
 mod happy;
+mod inputs;
+mod layers;
+mod lifecycle;
+mod support;

@@ -1,13 +1,17 @@
-//! A runner shared by the tests of one kind, and short ways to run things in it.
+//! A runner shared by all tests that do not harm theirs, and short ways to run things in it.
 
+use std::process::Command;
 use std::sync::LazyLock;
 
-use requiem_model::report::{LayerReport, SandboxReport};
-use requiem_model::{Layer, Outcome, Requirement, SandboxPolicy};
-use requiem_sandbox::{Cancel, Finished, RunError, RunSpec, Runner, RunnerConfig, StdStream};
+use requiem_model::names::EnvName;
+use requiem_model::report::{LayerReport, SandboxReport, Status};
+use requiem_model::request::EnvVar;
+use requiem_model::{Layer, Outcome, RelPath, Requirement, SandboxPolicy};
+use requiem_sandbox::{Cancel, Finished, InputMount, RunError, RunSpec, Runner, RunnerConfig, StdStream};
 
-/// The runner of all tests that do not harm theirs.
 pub(crate) static RUNNER: LazyLock<Runner> = LazyLock::new(new_runner);
+
+pub(crate) const SUCCESS: Outcome = Outcome::Exited { code: 0 };
 
 pub(crate) fn new_runner() -> Runner {
     let config = RunnerConfig { args: vec![], ..RunnerConfig::new(env!("CARGO_BIN_EXE_requiem-runner")) };
@@ -23,7 +27,7 @@ pub(crate) struct Ran {
 
 impl Ran {
     pub(crate) fn out(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).into_owned()
+        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
     }
 
     pub(crate) fn err(&self) -> String {
@@ -33,11 +37,25 @@ impl Ran {
     pub(crate) fn row(&self, layer: Layer) -> &LayerReport {
         self.end.report.layer(layer).unwrap()
     }
+
+    /// Layers that are not enforced, with their status.
+    pub(crate) fn short(&self) -> Vec<(Layer, Status)> {
+        let short = |row: &&LayerReport| row.status != Status::Enforced;
+        self.end.report.layers.iter().filter(short).map(|row| (row.layer, row.status)).collect()
+    }
 }
 
 /// A run of `sh -c script`.
 pub(crate) fn sh(script: &str) -> RunSpec {
     RunSpec::new(["sh", "-c", script].map(str::to_owned).to_vec())
+}
+
+pub(crate) fn var(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: EnvName::parse(name).unwrap(), value: value.to_owned() }
+}
+
+pub(crate) fn input(path: &str, source: impl Into<std::path::PathBuf>) -> InputMount {
+    InputMount { path: RelPath::parse(path).unwrap(), source: source.into() }
 }
 
 pub(crate) fn try_run(runner: &Runner, spec: RunSpec) -> Result<Ran, RunError> {
@@ -57,18 +75,46 @@ pub(crate) fn run(spec: RunSpec) -> Ran {
 /// Runs a script that must succeed.
 pub(crate) fn ok(script: &str) -> Ran {
     let ran = run(sh(script));
-    assert_eq!(ran.end.outcome, Outcome::Exited { code: 0 }, "{script}: {} {}", ran.out(), ran.err());
+    assert_eq!(ran.end.outcome, SUCCESS, "{script}: {} {}", ran.out(), ran.err());
     ran
 }
 
 /// Every layer preferred.
 pub(crate) fn lenient() -> SandboxPolicy {
-    Layer::ALL.into_iter().fold(SandboxPolicy::default(), |policy, layer| policy.with(layer, Requirement::Preferred))
+    let prefer = |policy: SandboxPolicy, layer| policy.with(layer, Requirement::Preferred);
+    Layer::ALL.into_iter().fold(SandboxPolicy::default(), prefer)
+}
+
+/// Every layer preferred but one, which is off.
+pub(crate) fn without(layer: Layer) -> SandboxPolicy {
+    lenient().with(layer, Requirement::Off)
 }
 
 pub(crate) fn table(report: &SandboxReport) -> String {
     let row = |row: &LayerReport| {
-        format!("{:18} {:10?} {:24} {:?} {}\n", row.layer, row.status, row.mechanism, row.evidence, row.detail.as_deref().unwrap_or(""))
+        let detail = row.detail.as_deref().unwrap_or_default();
+        format!("{} {:?} {} {:?} {detail}\n", row.layer, row.status, row.mechanism, row.evidence)
     };
     report.layers.iter().map(row).collect()
+}
+
+/// Whether any process of the host has `marker` in its command line.
+pub(crate) fn alive(marker: &str) -> bool {
+    let own = std::process::id().to_string();
+    std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|entry| {
+        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok() && name != own);
+        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        is_process && String::from_utf8_lossy(&words).contains(marker)
+    })
+}
+
+/// A helper test of this binary as a command of its own.
+pub(crate) fn helper(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(helper_args(name));
+    command
+}
+
+pub(crate) fn helper_args(name: &str) -> [&str; 5] {
+    ["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]
 }
