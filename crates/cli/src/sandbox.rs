@@ -1,6 +1,7 @@
 //! The sandbox as this program starts it: its own binary is the runner.
 
-use requiem_sandbox::{Runner, RunnerConfig, SandboxError, enter_trusted_namespace};
+use requiem_model::SandboxReport;
+use requiem_sandbox::{Cancel, Runner, RunnerConfig, SandboxError, enter_trusted_namespace};
 
 use crate::error::CommandError;
 
@@ -19,10 +20,24 @@ pub(crate) fn start() -> Result<Runner, CommandError> {
             "mount /proc, and do not remove the program while it runs",
         )
     })?;
-    Runner::spawn(RunnerConfig::new(program, vec!["runner".into()])).map_err(|error| no_sandbox(&error))
+    Runner::spawn(RunnerConfig::new(program)).map_err(|error| no_sandbox(&error))
+}
+
+/// What a real run of nothing says about this machine.
+pub(crate) fn probe() -> Result<SandboxReport, CommandError> {
+    requiem_sandbox::probe(&start()?).map_err(|error| {
+        let hint =
+            "see what the message names; run it as root to tell a missing privilege from a missing feature";
+        CommandError::unusable("SandboxError", error.to_string(), hint)
+    })
+}
+
+/// A cancellation for a run that nobody cancels.
+pub(crate) fn no_cancel() -> Result<Cancel, CommandError> {
+    Cancel::new().map_err(|error| no_sandbox(&error))
 }
 
 fn no_sandbox(error: &SandboxError) -> CommandError {
     let hint = "allow user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0), or run as root";
-    CommandError::unusable("SandboxError", error.to_string(), hint)
+    CommandError::unusable("SandboxError", error.to_string(), error.hint.unwrap_or(hint))
 }

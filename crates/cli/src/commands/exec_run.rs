@@ -9,7 +9,6 @@ use requiem_executor::{Deps, Keep, execute, executor_claim};
 use requiem_model::attempt::{Identity, SealedAttempt};
 use requiem_model::result::Stream;
 use requiem_proof::{Expect, Sealed, Verified, verify};
-use requiem_sandbox::Cancel;
 
 use crate::arguments::ExecRun;
 use crate::document::{Document, MAX_DOCUMENT_BYTES};
@@ -50,7 +49,7 @@ fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError
         CommandError::unusable("Environment", message, "mount /proc")
     })?;
     let deps = Deps { store: &objects, runner: &runner, claim: &claim, keep: Keep::Strict };
-    let sealed = execute(&deps, &identity, &request, &[], &Cancel::new())?.sealed;
+    let sealed = execute(&deps, &identity, &request, &[], &sandbox::no_cancel()?)?.sealed;
     let verified = believed(&sealed)?;
     if let Some(path) = &arguments.proof {
         write_proof(path, sealed)?;
