@@ -5,6 +5,7 @@
 //! The journal is written before the state that it backs is shown.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -89,6 +90,8 @@ pub struct Attempts {
     queue: Queue<Job>,
     journal: Journal,
     keep_acked: usize,
+    /// Runs are being ended because the executor ends.
+    abandoned: AtomicBool,
 }
 
 #[derive(Default)]
@@ -112,7 +115,13 @@ impl Attempts {
         }
         acked.sort_unstable();
         table.acked = acked.into_iter().map(|(_, key)| key.clone()).collect();
-        Self { table: Mutex::new(table), queue: Queue::new(queue), journal, keep_acked }
+        Self {
+            table: Mutex::new(table),
+            queue: Queue::new(queue),
+            journal,
+            keep_acked,
+            abandoned: AtomicBool::new(false),
+        }
     }
 
     /// Starts the attempt, or adopts the one that is known already.
@@ -190,6 +199,7 @@ impl Attempts {
             return Ok(entry.state());
         }
         if self.queue.remove(key).is_some() {
+            entry.lock_run().cancel_wanted = true;
             return Ok(self.finish(&entry, End::Failed(cancelled())));
         }
         let written = self.journal.append_durable(&Record::Cancelled { asked: entry.asked.clone() });
@@ -259,6 +269,7 @@ impl Attempts {
 
     /// Ends every run because the executor ends.
     pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
         let table = self.lock();
         let entries = table.by_uid.values().flat_map(BTreeMap::values);
         entries.filter(|entry| !entry.state().is_final()).for_each(|entry| entry.lock_run().end());
@@ -282,10 +293,9 @@ impl Attempts {
     }
 
     fn write_failed(&self, entry: &Entry, failure: Failure) -> AttemptState {
-        // A run that ends because the executor ends was not cancelled by anybody.
-        let by_user = entry.lock_run().cancel_wanted;
-        let failure = if failure.reason == FailureReason::Cancelled && !by_user && entry.was_running() {
-            lost()
+        let failure = if failure.reason == FailureReason::Cancelled && !entry.lock_run().cancel_wanted {
+            // Nobody cancelled it: either we end all runs, or the sandbox's processes were ended from outside.
+            if self.abandoned.load(Ordering::Acquire) { lost() } else { torn_down() }
         } else {
             failure
         };
@@ -370,10 +380,6 @@ impl Entry {
         Ok(cancel)
     }
 
-    fn was_running(&self) -> bool {
-        matches!(*self.state(), AttemptState::Running)
-    }
-
     fn seen_from(&self, asked: &Asked) -> Known {
         // Not the generation: editing `suspend` raises it, and the attempt stays the same.
         let (ours, theirs) = (&self.asked.identity, &asked.identity);
@@ -404,6 +410,11 @@ impl Run {
 pub(crate) fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn torn_down() -> Failure {
+    let message = "the processes of the sandbox were ended from outside";
+    Failure::new(FailureReason::SandboxError, message, "see the node's log: its memory may have run out")
 }
 
 fn failure(error: &JournalError) -> Failure {

@@ -64,7 +64,7 @@ async fn a_queued_attempt_of_a_killed_executor_is_unknown_and_may_start_again() 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_survive_kills_at_random_moments_and_none_changes() {
     let (pki, store) = (Pki::new(), tempfile::tempdir().unwrap());
-    let mut known: Vec<Option<SealedAttempt>> = vec![None; 24];
+    let mut known: Vec<Option<SealedAttempt>> = vec![None; 12];
     let mut number = vec![1u32; known.len()];
     let mut rounds = 0;
     while known.iter().any(Option::is_none) {
@@ -82,7 +82,7 @@ async fn results_survive_kills_at_random_moments_and_none_changes() {
             });
         }
         // Later in every round, so that kills fall on every phase and the rounds come to an end.
-        tokio::time::sleep(Duration::from_millis(20 * rounds)).await;
+        tokio::time::sleep(Duration::from_millis(60 * rounds)).await;
         daemon.kill();
         while let Some(answer) = calls.join_next().await {
             let (index, Ok((status, body))) = answer.unwrap() else { continue };
@@ -149,7 +149,7 @@ async fn a_flood_is_capped_and_costs_no_memory() {
     sealed(client.run(&shell("warm", "head -c 2000000 /dev/zero")).await);
     let before = daemon.resident();
     let mut flood = shell("flood", "head -c 600000000 /dev/zero; echo end >&2");
-    flood.request.limits.max_output_bytes = 32 << 20;
+    flood.request.limits.max_output_bytes = 96 << 20;
     let running = {
         let (client, flood) = (client.clone(), flood.clone());
         tokio::spawn(async move { client.run(&flood).await })
@@ -161,12 +161,13 @@ async fn a_flood_is_capped_and_costs_no_memory() {
     }
     let result = sealed(running.await.unwrap());
     let stdout = verified(&flood, &result).body.execution.result.stdout;
-    assert_eq!((stdout.bytes, stdout.truncated), (32 << 20, true));
+    assert_eq!((stdout.bytes, stdout.truncated), (96 << 20, true));
     assert_eq!(result.stderr_tail, "end\n", "a capped stream does not stop the payload");
     let grown = peak.saturating_sub(before);
-    assert!(grown < 12 << 20, "{grown} bytes more for a flood of 600 MB");
+    // The store holds back 16 MiB of a stream to see how large it becomes; nothing else may grow.
+    assert!(grown < 28 << 20, "{grown} bytes more for a flood of 600 MB of which 96 MiB are kept");
     let (_, bytes) = client.get(&format!("{}/stdout", path_of(&flood.identity))).await;
-    assert_eq!(bytes.len(), 32 << 20);
+    assert_eq!(bytes.len(), 96 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
