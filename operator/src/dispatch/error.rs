@@ -64,6 +64,8 @@ pub enum Refusal {
     NotFound,
     /// The executor is going down.
     ShuttingDown,
+    /// The executor's disk is full or broken.
+    StoreUnavailable,
     /// A code that this version does not know.
     Unknown,
 }
@@ -110,6 +112,7 @@ impl Refusal {
             "Malformed" => Self::Malformed,
             "NotFound" => Self::NotFound,
             "ShuttingDown" => Self::ShuttingDown,
+            "StoreUnavailable" => Self::StoreUnavailable,
             _ => Self::Unknown,
         }
     }
@@ -124,6 +127,7 @@ impl Refusal {
             Self::Malformed => "Malformed",
             Self::NotFound => "NotFound",
             Self::ShuttingDown => "ShuttingDown",
+            Self::StoreUnavailable => "StoreUnavailable",
             Self::Unknown => "UnknownRefusal",
         }
     }

@@ -497,7 +497,11 @@ mod tests {
             check(&place, SUSPEND, &format!("follow 1: {reason} after 1"));
             check(&place, NO_POOL, &format!("follow 1: {reason} after 1"));
             check(&place, CANCEL, "cancel 1 on a");
-            check(&place, |plan, seen| (plan.cancel, seen.known.cancelling) = (true, true), "follow 1: Cancelling after 1");
+            check(
+                &place,
+                |plan, seen| (plan.cancel, seen.known.cancelling) = (true, true),
+                "follow 1: Cancelling after 1",
+            );
             check(&place, BLINK, "follow 1: silent");
             check(&place, DOWN, "follow 1: ExecutorUnavailable after 1");
         }
@@ -517,8 +521,15 @@ mod tests {
     fn what_may_pass_is_repeated_up_to_the_users_limit_and_nothing_else_is() {
         use FailureReason::*;
         let all = [
-            InvalidRequest, InputMissing, InputCorrupt, LayerUnavailable, CommandNotRunnable, StoreFull, StoreError,
-            SandboxError, Cancelled,
+            InvalidRequest,
+            InputMissing,
+            InputCorrupt,
+            LayerUnavailable,
+            CommandNotRunnable,
+            StoreFull,
+            StoreError,
+            SandboxError,
+            Cancelled,
         ];
         for reason in all {
             let place = at(failure(reason));

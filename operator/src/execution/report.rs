@@ -254,7 +254,8 @@ mod tests {
     }
 
     fn without_proof(result: ResultReason) -> Settled {
-        let end = Final { result, message: "why".into(), attempts: 2, proof: None, verdict: None, endpoint: None };
+        let end =
+            Final { result, message: "why".into(), attempts: 2, proof: None, verdict: None, endpoint: None };
         Settled { end, bundle: None }
     }
 
@@ -270,7 +271,8 @@ mod tests {
 
     /// What kstatus makes of it (its order of rules, for an object that is not being deleted).
     fn kstatus(status: &ExecutionStatus, generation: i64) -> &'static str {
-        let is = |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
+        let is =
+            |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
         match () {
             () if status.observed_generation != generation => "InProgress",
             () if is("Reconciling", "True") => "InProgress",
@@ -283,7 +285,8 @@ mod tests {
 
     #[test]
     fn every_state_reads_right_for_gitops_clients() {
-        let unfinished = [Reason::Queued, Reason::Running, Reason::Retrying, Reason::Suspended, Reason::PoolNotFound];
+        let unfinished =
+            [Reason::Queued, Reason::Running, Reason::Retrying, Reason::Suspended, Reason::PoolNotFound];
         for status in unfinished.map(progress) {
             assert_eq!(kstatus(&status, 3), "InProgress", "{}", state(&status));
             assert!(!status.terminal && status.result.is_none());

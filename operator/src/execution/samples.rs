@@ -31,8 +31,14 @@ pub(crate) fn endpoint(name: &str) -> Endpoint {
 }
 
 pub(crate) fn observed(place: Place) -> Observed {
-    let known =
-        Known { attempt: 1, place, losses: 0, failures: 0, wait: std::time::Duration::ZERO, cancelling: false };
+    let known = Known {
+        attempt: 1,
+        place,
+        losses: 0,
+        failures: 0,
+        wait: std::time::Duration::ZERO,
+        cancelling: false,
+    };
     Observed { pool: Pool::Endpoints(vec![endpoint("a")]), known, outages: vec![] }
 }
 
@@ -49,7 +55,9 @@ pub(crate) fn body(plan: &Plan, n: u32, outcome: Outcome) -> BundleBody {
     let sandbox = SandboxReport {
         layers: Layer::ALL
             .into_iter()
-            .map(|layer| LayerReport::enforced(layer, plan.request.policy.requirement(layer), "test", Proof::Probe))
+            .map(|layer| {
+                LayerReport::enforced(layer, plan.request.policy.requirement(layer), "test", Proof::Probe)
+            })
             .collect(),
         sources: Source::ALL
             .into_iter()
