@@ -74,10 +74,10 @@ fn equal_work_has_equal_execution_root_and_other_bundle_root() {
 fn files_folders_and_blobs_are_inputs() {
     let desk = Desk::new();
     desk.write("src/deep/a", "A");
-    desk.write("tool.sh", "#!/bin/sh\ncat src/deep/a blob data; cat\n");
+    desk.write("tool.sh", "#!/bin/sh\ncat src/deep/a blob plain; cat\n");
     let tree = desk.requiem(&["cas", "put", "src"]).stdout;
     let blob = desk.requiem_with(&["cas", "put", "-"], b"B").stdout;
-    desk.write("data", "C");
+    desk.write("plain", "C");
     let wanted = request(json!({
         "command": "/workspace/tool.sh",
         "workspace_root": ".",
@@ -85,7 +85,7 @@ fn files_folders_and_blobs_are_inputs() {
         "inputs": {
             "src": {"tree": tree.trim()},
             "blob": blob.trim(),
-            "data": {"file": "data"},
+            "plain": {"file": "plain"},
             "tool.sh": {"file": "tool.sh", "executable": true},
         },
     }));
