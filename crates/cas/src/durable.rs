@@ -24,7 +24,6 @@ pub enum Durability {
 
 /// What a put did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "the receipt says under which digest and how durably the bytes are kept"]
 pub struct Receipt {
     /// Digest of the bytes.
     pub digest: BlobDigest,

@@ -88,6 +88,9 @@ pub enum StoreError {
         /// The reader's error.
         source: io::Error,
     },
+    /// Writing went on after an error.
+    #[error("the object was abandoned when an earlier write of it failed")]
+    Abandoned,
     /// Anything else that the file system refuses.
     #[error("cannot {step} {}: {source}", path.display())]
     Io {
@@ -100,8 +103,9 @@ pub enum StoreError {
     },
 }
 
-/// Why a path could not be collected. The text depends on the collected tree alone, never on the host, because it
-/// becomes part of a result that re-runs must reproduce. [`IngestError::code`] is stable.
+/// Why a path could not be collected. Where [`IngestError::is_fault_of_output`] says so, the text depends on the
+/// collected tree alone, because it becomes part of a result that re-runs must reproduce. [`IngestError::code`] is
+/// stable.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestError {
@@ -175,7 +179,7 @@ pub enum IngestError {
         /// The entry.
         path: String,
     },
-    /// Anything else that the file system refuses.
+    /// Anything else that the kernel refuses: no descriptors left, an unreadable disk.
     #[error("{path}: cannot {step}: {source}")]
     Io {
         /// The entry.
@@ -212,6 +216,7 @@ impl StoreError {
             Self::Format { .. } => "UnknownFormat",
             Self::Tenant(_) => "BadTenant",
             Self::Source { .. } => "SourceUnreadable",
+            Self::Abandoned => "Abandoned",
             Self::Io { .. } => "StoreIo",
         }
     }
@@ -233,6 +238,7 @@ impl StoreError {
             Self::Format { .. } => "name an empty folder, or a store made by this version",
             Self::Tenant(_) => "use the name of a Kubernetes namespace, or \"default\"",
             Self::Source { .. } => "check the file or pipe that the data comes from",
+            Self::Abandoned => "see the error of the earlier write",
             Self::Io { .. } => {
                 "check that the folder is a writable local file system with hard links and flock"
             }
@@ -290,9 +296,10 @@ impl IngestError {
         }
     }
 
-    /// Whether the collected tree is at fault, not the store: the output is then missing, but the run has a result.
+    /// Whether the collected tree is at fault, not the store or the host: the output is then missing, but the run has
+    /// a result that every re-run reproduces.
     pub const fn is_fault_of_output(&self) -> bool {
-        !matches!(self, Self::Store(_))
+        !matches!(self, Self::Store(_) | Self::Io { .. })
     }
 }
 

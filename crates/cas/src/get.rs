@@ -76,7 +76,7 @@ impl TenantStore {
 
 impl BlobReader {
     /// Size of the object.
-    pub const fn bytes(&self) -> u64 {
+    pub const fn size(&self) -> u64 {
         self.bytes
     }
 

@@ -69,7 +69,7 @@ impl TenantStore {
     /// Collects the file or folder at `path` below `dir`. Call it when nothing can change the tree any more.
     ///
     /// # Errors
-    /// Everything but [`IngestError::Store`] is the tree's fault; then nothing refers to what was stored so far.
+    /// See [`IngestError::is_fault_of_output`]. After any error nothing refers to what was stored so far.
     pub fn ingest(
         &self,
         dir: BorrowedFd<'_>,

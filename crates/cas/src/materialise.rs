@@ -179,8 +179,12 @@ impl TenantStore {
     fn blob_is_good(&self, digest: &BlobDigest, path: &Path, mode: u32) -> Result<bool, StoreError> {
         let Ok(meta) = path.symlink_metadata() else { return Ok(false) };
         let looks_right = meta.is_file() && meta.mode() & 0o7777 == mode && meta.mtime() == 0;
-        if looks_right && File::open(path).and_then(|file| hash_file(&file)).at("read", path)? == *digest {
-            return Ok(true);
+        if looks_right {
+            match File::open(path).and_then(|file| hash_file(&file)) {
+                Ok(found) if found == *digest => return Ok(true),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("read", path),
+                _ => {}
+            }
         }
         self.move_aside(path, meta.ino())?;
         Ok(false)
@@ -210,6 +214,7 @@ impl TenantStore {
 
     /// The outer folder exists because a folder can be renamed only by who may write into it, and `root` is 0555.
     fn make_tree(&self, digest: &TreeDigest, outer: &Path) -> Result<bool, StoreError> {
+        stage::measure(self, digest)?;
         let temp = self.inner.shared.session.folder()?;
         stage::build(self, digest, &temp.path.join("root"))?;
         match fs::rename(&temp.path, outer) {

@@ -59,7 +59,7 @@ impl TenantStore {
     /// Stores `content`. Known duplicates cost no write.
     ///
     /// # Errors
-    /// [`StoreError::Full`], [`StoreError::SyncFailed`], [`StoreError::Io`]; then nothing is stored.
+    /// [`StoreError::Full`], [`StoreError::SyncFailed`], [`StoreError::Io`]; then nothing is promised about `content`.
     pub fn put_bytes(&self, content: &[u8], wish: Durability) -> Result<Receipt, StoreError> {
         self.inner.shared.sync.check()?;
         let digest = BlobDigest::of(content);
@@ -252,6 +252,7 @@ impl BlobWriter {
     /// # Errors
     /// As [`TenantStore::put_bytes`]. After an error the writer is useless.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        self.check()?;
         while !bytes.is_empty() {
             let capacity = if self.spill.is_some() { CHUNK } else { IN_MEMORY };
             let (now, later) = bytes.split_at(bytes.len().min(capacity - self.buffer.len()));
@@ -269,24 +270,29 @@ impl BlobWriter {
     /// # Errors
     /// As [`TenantStore::put_bytes`], also when an earlier write had failed.
     pub fn finish(mut self) -> Result<Receipt, StoreError> {
-        if self.failed {
-            return Err(StoreError::Source {
-                source: io::Error::other("an earlier write to the store failed"),
-            });
+        self.check()?;
+        if self.spill.is_some() {
+            self.drain()?;
         }
-        if self.spill.is_none() {
-            return self.tenant.put_bytes(&self.buffer, self.wish);
+        match self.spill.take() {
+            Some(spill) => spill.finish(&self.tenant, self.wish),
+            None => self.tenant.put_bytes(&self.buffer, self.wish),
         }
-        self.drain()?;
-        let Some(spill) = self.spill.take() else { return self.tenant.put_bytes(&[], self.wish) };
-        spill.finish(&self.tenant, self.wish)
+    }
+
+    /// After a failed write the object would have a hole.
+    const fn check(&self) -> Result<(), StoreError> {
+        if self.failed { Err(StoreError::Abandoned) } else { Ok(()) }
     }
 
     /// Moves the buffer to the temporary file, which is made on first use.
     fn drain(&mut self) -> Result<(), StoreError> {
-        let drained = self.try_drain();
-        self.failed |= drained.is_err();
-        drained
+        self.try_drain().inspect_err(|_| {
+            // The disk may be full: give back what was written of the object at once.
+            self.failed = true;
+            self.spill = None;
+            self.buffer = Vec::new();
+        })
     }
 
     fn try_drain(&mut self) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! they are in, by names that [`crate::tree`] has checked: one component, never `.` or `..`. Folders are made, never
 //! found, and files are made with `O_EXCL`, so no entry of a forged manifest can lead anywhere else.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -33,12 +34,12 @@ struct Folder {
     rest: vec::IntoIter<Entry>,
 }
 
-/// Counts down what a tree may hold.
-struct Budget {
-    root: TreeDigest,
-    limits: TreeLimits,
+/// What a tree holds altogether.
+#[derive(Debug, Clone, Copy, Default)]
+struct Extent {
     entries: u64,
     bytes: u64,
+    height: u64,
 }
 
 impl TenantStore {
@@ -53,11 +54,37 @@ impl TenantStore {
     }
 }
 
+/// Refuses a tree beyond [`TreeLimits::INPUT`] before anything is written. Every manifest counts once, however often it
+/// is named: a few hundred bytes can name 2^60 folders.
+pub(crate) fn measure(store: &TenantStore, root: &TreeDigest) -> Result<(), StoreError> {
+    let limits = TreeLimits::INPUT;
+    let mut known: HashMap<TreeDigest, Extent> = HashMap::new();
+    let mut stack = vec![*root];
+    while let Some(digest) = stack.last().copied() {
+        if known.contains_key(&digest) {
+            stack.pop();
+            continue;
+        }
+        let manifest = store.manifest(&digest)?;
+        let before = stack.len();
+        stack.extend(manifest.entries().iter().filter_map(|entry| match &entry.node {
+            Node::Tree { digest } if !known.contains_key(digest) => Some(*digest),
+            _ => None,
+        }));
+        if stack.len() == before {
+            let extent = Extent::of(&manifest, &known);
+            extent.check(root, &limits)?;
+            known.insert(digest, extent);
+            stack.pop();
+        }
+    }
+    Ok(())
+}
+
 /// Writes the tree to `path`, which must not exist. Every byte is verified on its way.
 pub(crate) fn build(store: &TenantStore, digest: &TreeDigest, path: &Path) -> Result<(), StoreError> {
-    let mut budget = Budget::new(*digest);
     let root = make_folder(&AT_FDCWD, path.as_os_str().as_bytes(), path)?;
-    let mut stack = vec![budget.enter(store, digest, root, 0)?];
+    let mut stack = vec![Folder::enter(store, digest, root)?];
     while let Some(folder) = stack.last_mut() {
         let Some(entry) = folder.rest.next() else {
             finish_folder(folder).at("finish a folder of", path)?;
@@ -66,7 +93,6 @@ pub(crate) fn build(store: &TenantStore, digest: &TreeDigest, path: &Path) -> Re
         };
         match entry.node {
             Node::Blob { digest, bytes, executable } => {
-                budget.take_bytes(bytes)?;
                 write_file(store, folder, &entry.name, &digest, bytes, executable, path)?;
             }
             Node::Symlink { target } => {
@@ -74,8 +100,7 @@ pub(crate) fn build(store: &TenantStore, digest: &TreeDigest, path: &Path) -> Re
             }
             Node::Tree { digest } => {
                 let child = make_folder(&folder.fd, &entry.name, path)?;
-                let depth = stack.len() as u64;
-                stack.push(budget.enter(store, &digest, child, depth)?);
+                stack.push(Folder::enter(store, &digest, child)?);
             }
         }
     }
@@ -87,9 +112,8 @@ pub(crate) fn build(store: &TenantStore, digest: &TreeDigest, path: &Path) -> Re
 /// # Errors
 /// Only of the store (its manifests are read); whatever is wrong with the folder is `false`.
 pub(crate) fn is_intact(store: &TenantStore, digest: &TreeDigest, path: &Path) -> Result<bool, StoreError> {
-    let mut budget = Budget::new(*digest);
     let Ok(root) = open_folder(&AT_FDCWD, path.as_os_str().as_bytes()) else { return Ok(false) };
-    let mut stack = vec![budget.enter(store, digest, root, 0)?];
+    let mut stack = vec![Folder::enter(store, digest, root)?];
     if !stack.iter().all(Folder::looks_right) {
         return Ok(false);
     }
@@ -106,8 +130,7 @@ pub(crate) fn is_intact(store: &TenantStore, digest: &TreeDigest, path: &Path) -
                 .is_ok_and(|found| found.as_bytes() == target.as_slice()),
             Node::Tree { digest } => match open_folder(&folder.fd, &entry.name) {
                 Ok(child) => {
-                    let depth = stack.len() as u64;
-                    let child = budget.enter(store, &digest, child, depth)?;
+                    let child = Folder::enter(store, &digest, child)?;
                     let good = child.looks_right();
                     stack.push(child);
                     good
@@ -122,48 +145,50 @@ pub(crate) fn is_intact(store: &TenantStore, digest: &TreeDigest, path: &Path) -
     Ok(true)
 }
 
-// === impl Budget ===
+// === impl Extent ===
 
-impl Budget {
-    const fn new(root: TreeDigest) -> Self {
-        Self { root, limits: TreeLimits::INPUT, entries: 0, bytes: 0 }
+impl Extent {
+    /// Adds up a folder, its sub-folders being known.
+    fn of(manifest: &Manifest, known: &HashMap<TreeDigest, Self>) -> Self {
+        let mut sum = Self { height: 1, ..Self::default() };
+        for entry in manifest.entries() {
+            sum.entries = sum.entries.saturating_add(1);
+            match &entry.node {
+                Node::Blob { bytes, .. } => sum.bytes = sum.bytes.saturating_add(*bytes),
+                Node::Symlink { .. } => {}
+                Node::Tree { digest } => {
+                    let below = known.get(digest).copied().unwrap_or_default();
+                    sum.entries = sum.entries.saturating_add(below.entries);
+                    sum.bytes = sum.bytes.saturating_add(below.bytes);
+                    sum.height = sum.height.max(below.height + 1);
+                }
+            }
+        }
+        sum
     }
 
-    /// Reads the manifest of a folder that is at `depth`.
-    fn enter(
-        &mut self,
-        store: &TenantStore,
-        digest: &TreeDigest,
-        fd: OwnedFd,
-        depth: u64,
-    ) -> Result<Folder, StoreError> {
-        if depth >= self.limits.depth {
-            return Err(self.exceeded("folders deep", self.limits.depth));
+    fn check(&self, root: &TreeDigest, limits: &TreeLimits) -> Result<(), StoreError> {
+        let bounds = [
+            ("entries", self.entries, limits.entries),
+            ("folders deep", self.height, limits.depth),
+            ("bytes", self.bytes, limits.bytes),
+        ];
+        match bounds.into_iter().find(|(_, value, limit)| value > limit) {
+            Some((what, _, limit)) => {
+                Err(StoreError::TreeBounds { digest: BlobDigest::from_bytes(*root.as_bytes()), what, limit })
+            }
+            None => Ok(()),
         }
-        let entries = store.manifest(digest)?.into_entries();
-        self.entries = self.entries.saturating_add(entries.len() as u64);
-        if self.entries > self.limits.entries {
-            return Err(self.exceeded("entries", self.limits.entries));
-        }
-        Ok(Folder { fd, rest: entries.into_iter() })
-    }
-
-    fn take_bytes(&mut self, bytes: u64) -> Result<(), StoreError> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes > self.limits.bytes {
-            return Err(self.exceeded("bytes", self.limits.bytes));
-        }
-        Ok(())
-    }
-
-    const fn exceeded(&self, what: &'static str, limit: u64) -> StoreError {
-        StoreError::TreeBounds { digest: BlobDigest::from_bytes(*self.root.as_bytes()), what, limit }
     }
 }
 
 // === impl Folder ===
 
 impl Folder {
+    fn enter(store: &TenantStore, digest: &TreeDigest, fd: OwnedFd) -> Result<Self, StoreError> {
+        Ok(Self { fd, rest: store.manifest(digest)?.into_entries().into_iter() })
+    }
+
     /// Mode, time and names, before any entry was taken.
     fn looks_right(&self) -> bool {
         let entries = self.rest.as_slice();

@@ -210,13 +210,22 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn make_root(root: &Path) -> Result<(), StoreError> {
-    if root.is_dir() {
-        return Ok(());
+    let missing: Vec<&Path> = root.ancestors().take_while(|folder| !is_folder(folder)).collect();
+    for folder in missing.into_iter().rev() {
+        make_folder(folder)?;
+        let parent = parent_of(folder);
+        File::open(parent).and_then(|parent| parent.sync_all()).at("sync", parent)?;
     }
-    if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).at("make", parent)?;
-    }
-    make_folder(root)
+    Ok(())
+}
+
+/// The empty path, parent of a relative name, is the working directory.
+fn is_folder(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path.is_dir()
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// The caller holds the root's lock.

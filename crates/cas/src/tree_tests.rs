@@ -43,7 +43,7 @@ fn the_golden_manifest_does_not_move() {
     );
     assert_eq!(
         BlobDigest::of(&bytes).to_string(),
-        "blake3:cc0474a83ddae0e91c11b9d68ba97b6b34dfb5a1c4e6a03f96f50d2a8e8f0d6a"
+        "blake3:e339880b6895a8248d29399b0d507ec576912317e97e198779133cf914e91808"
     );
 }
 
