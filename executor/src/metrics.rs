@@ -85,7 +85,7 @@ impl Metrics {
         self.attempts.with_label_values(&[reason]).inc();
     }
 
-    /// Takes the times of one attempt that was sealed.
+    /// Takes the times of one attempt that came to a result.
     pub fn observe(&self, timings: &Timings, total_seconds: f64) {
         self.stage.observe(timings.stage.as_secs_f64());
         self.run.observe(timings.run.as_secs_f64());

@@ -49,11 +49,18 @@ impl Workshop {
         let begun = Instant::now();
         let run = panic::catch_unwind(panic::AssertUnwindSafe(|| self.run(job)));
         let run = run.unwrap_or_else(|_payload| Err(defect()));
-        let (mut reason, end) = match run {
-            Ok(run) => (run.body.execution.result.reason(), self.sealed(run, begun)),
-            Err(failure) => (failure.reason.as_str(), End::Failed(failure)),
+        let (mut reason, end, timings) = match run {
+            Ok(run) => {
+                self.metrics.stored_bytes.inc_by(run.stored_bytes);
+                let end = End::Sealed(Box::new(run.sealed), run.blobs);
+                (run.body.execution.result.reason(), end, Some(run.timings))
+            }
+            Err(failure) => (failure.reason.as_str(), End::Failed(failure), None),
         };
         let state = self.attempts.finish(&job.entry, end);
+        if let Some(timings) = timings {
+            self.metrics.observe(&timings, begun.elapsed().as_secs_f64());
+        }
         if let requiem_model::attempt::AttemptState::Failed { failure } = state.as_ref() {
             reason = failure.reason.as_str();
             let attempt = AttemptKey::of(&job.entry.asked.identity);
@@ -70,12 +77,6 @@ impl Workshop {
         let deps =
             Deps { store: &store, runner: self.runners.runner(), claim: &self.claim, keep: Keep::Journal };
         execute(&deps, identity, &job.request, &job.inline, &cancel)
-    }
-
-    fn sealed(&self, run: SealedRun, begun: Instant) -> End {
-        self.metrics.stored_bytes.inc_by(run.stored_bytes);
-        self.metrics.observe(&run.timings, begun.elapsed().as_secs_f64());
-        End::Sealed(Box::new(run.sealed), run.blobs)
     }
 }
 

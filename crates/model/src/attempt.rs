@@ -102,7 +102,7 @@ pub struct Capabilities {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ErrorBody {
     /// Stable code: `QueueFull`, `UnknownAttempt`, `IdentityMismatch`, `RequestConflict`, `Malformed`,
-    /// `NotFound`, `ShuttingDown`.
+    /// `NotFound`, `ShuttingDown`, `StoreUnavailable`.
     pub code: String,
     /// What happened.
     pub message: String,
