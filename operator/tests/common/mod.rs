@@ -1,5 +1,6 @@
 //! A real HTTPS server in this process: TLS 1.3 with client certificates, HTTP/2, any routes. Tests use it to
 //! answer what no honest executor would.
+#![allow(dead_code, reason = "two suites use it, each only in part")]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -89,7 +90,12 @@ fn read_certificate(path: &Path) -> CertificateDer<'static> {
 impl Server {
     /// Serves `routes` on a free port of loopback.
     pub(crate) async fn start(tls: ServerConfig, routes: Router) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), tls, routes).await
+    }
+
+    /// Serves `routes` at this address.
+    pub(crate) async fn start_at(address: SocketAddr, tls: ServerConfig, routes: Router) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let task = tokio::spawn(async move {
