@@ -192,11 +192,20 @@ fn free_address() -> Result<SocketAddr> {
 // === impl Service ===
 
 impl Service {
-    /// Starts it and waits until it is ready. Does nothing if it runs.
+    /// Starts it, if it does not run, and waits until it is ready.
     ///
     /// # Errors
     /// It does not become ready; the end of its log is in the message.
     pub fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        self.wait_ready()
+    }
+
+    /// Starts it and does not wait. Does nothing if it runs.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
         if self.running.is_some() {
             return Ok(());
         }
@@ -205,7 +214,7 @@ impl Service {
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).stdin(std::process::Stdio::null()).stdout(log).stderr(errors);
         self.running = Some(Background::spawn(&mut command)?);
-        self.wait_ready()
+        Ok(())
     }
 
     /// SIGTERM, and SIGKILL for what ignores it.

@@ -1,0 +1,340 @@
+//! `cargo xtask bench pipeline`: what an Execution costs from create to terminal status.
+//!
+//! - latency, one at a time, and at an open-loop rate of 20/s;
+//! - sustained rate, beside the *bare write pipeline*: the same objects and statuses written to the same API server
+//!   by sixteen clients with no operator and no executor, which no operator with these writes can beat;
+//! - API writes per Execution, from the API server's own counters.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, Config, config::Kubeconfig};
+use requiem_benches::{Environment, Figure, Report, Samples, json_argument};
+use requiem_xtask::stack::{Options, Stack};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const SEQUENTIAL: usize = 200;
+const PACED: usize = 400;
+const PACE: Duration = Duration::from_millis(50);
+const SUSTAINED: usize = 600;
+const ROUNDS: usize = 3;
+const CLIENTS: usize = 16;
+const NAMESPACE: &str = "default";
+
+fn main() -> ExitCode {
+    let outcome =
+        tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|runtime| runtime.block_on(run()));
+    match outcome {
+        Ok(report) => {
+            #[expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+            {
+                print!("{}", report.table());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "a program's last word")]
+            {
+                eprintln!("bench pipeline: {error}");
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The API server with our three kinds.
+#[derive(Clone)]
+struct Server {
+    client: Client,
+    executions: Api<DynamicObject>,
+    bundles: Api<DynamicObject>,
+    pools: Api<DynamicObject>,
+}
+
+/// What a finished Execution and its bundle look like, so that the bare pipeline writes the same bytes.
+struct Template {
+    status: Value,
+    bundle: Value,
+    bundle_status: Value,
+}
+
+async fn run() -> Result<Report, Failure> {
+    let cluster = requiem_xtask::cluster::up_ephemeral()?;
+    let programs = std::env::current_exe()?.parent().ok_or("this program lies nowhere")?.to_path_buf();
+    let kubeconfig = cluster.access().kubeconfig.clone();
+    cluster.access().kubectl(&["apply", "--server-side", "-k", "config/crd"])?;
+    let mut stack = Stack::start(&Options {
+        kubeconfig: kubeconfig.clone(),
+        programs,
+        namespace: None,
+        slots: 2,
+        executor_wrapper: Vec::new(),
+    })?;
+    let server = connect(&kubeconfig).await?;
+    server.pools.create(&PostParams::default(), &serde_json::from_str(&stack.pool(NAMESPACE))?).await?;
+    let mut terminal = Terminals::watch(&server).await?;
+
+    let one_at_a_time = sequential(&server, &mut terminal, "Always").await?;
+    let unpublished = sequential(&server, &mut terminal, "Never").await?;
+    let paced = paced(&server, &mut terminal).await?;
+    let template = template(&server, "sequential-always-0").await?;
+    let status_patch = bare_round_trips(&server, &template).await?;
+
+    let (mut ours, mut bare, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let before = api_writes(&server.client).await?;
+        ours.push(sustained(&server, &mut terminal, round).await?);
+        let after = api_writes(&server.client).await?;
+        writes.push((after - before - SUSTAINED as f64) / SUSTAINED as f64);
+        stack.operator.stop()?;
+        bare.push(bare_pipeline(&server, &template, round).await?);
+        stack.operator.start()?;
+        terminal.drain();
+    }
+    let bare_name = "bare write pipeline, 16 clients";
+    let report = Report {
+        environment: Environment::read(vec![
+            "control plane: etcd with its default durability, kube-apiserver, on the same machine".to_owned(),
+            "executor: journal record synced before every answer (durability class of the bundle)".to_owned(),
+            "command: /bin/true, every sandbox layer required; client, servers, operator, executor share the processors"
+                .to_owned(),
+        ]),
+        figures: vec![
+            Figure::latency("create to terminal, one at a time", &one_at_a_time, "one create + one status patch", &status_patch),
+            Figure::latency("the same, proof not published", &unpublished, "one create + one status patch", &status_patch),
+            Figure::latency("create to terminal, at 20/s", &paced, "one create + one status patch", &status_patch),
+            Figure::scalar("sustained Executions per second", "1/s", &ours, bare_name, &bare),
+            Figure::scalar("API writes of the operator per Execution", "writes", &writes, "design: proof published", &[3.0]),
+        ],
+    };
+    if let Some(path) = json_argument() {
+        report.write_json(&path)?;
+    }
+    Ok(report)
+}
+
+async fn connect(kubeconfig: &std::path::Path) -> Result<Server, Failure> {
+    let config =
+        Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &Default::default()).await?;
+    let client = Client::try_from(config)?;
+    let api = |kind: &str| {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("requiem.dev", "v1alpha1", kind));
+        Api::namespaced_with(client.clone(), NAMESPACE, &resource)
+    };
+    Ok(Server {
+        executions: api("Execution"),
+        bundles: api("ProofBundle"),
+        pools: api("ExecutorPool"),
+        client,
+    })
+}
+
+fn execution(name: &str, publish: &str) -> Result<DynamicObject, Failure> {
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "requiem.dev/v1alpha1",
+        "kind": "Execution",
+        "metadata": {"name": name},
+        "spec": {"command": ["/bin/true"], "nonce": name, "proof": {"publish": publish}},
+    }))?)
+}
+
+/// Names of Executions as they become terminal, with the moment this process saw it.
+struct Terminals {
+    seen: mpsc::UnboundedReceiver<(String, Instant)>,
+}
+
+impl Terminals {
+    async fn watch(server: &Server) -> Result<Self, Failure> {
+        let (send, seen) = mpsc::unbounded_channel();
+        let start = server.executions.list(&Default::default()).await?;
+        let version = start.metadata.resource_version.unwrap_or_default();
+        let api = server.executions.clone();
+        tokio::spawn(async move {
+            let mut version = version;
+            let mut known = HashMap::new();
+            loop {
+                let Ok(events) = api.watch(&WatchParams::default().timeout(290), &version).await else {
+                    continue;
+                };
+                let mut events = events.boxed();
+                while let Ok(Some(event)) = events.try_next().await {
+                    let now = Instant::now();
+                    if let WatchEvent::Modified(object) | WatchEvent::Added(object) = event {
+                        version = object.metadata.resource_version.clone().unwrap_or(version);
+                        let name = object.metadata.name.clone().unwrap_or_default();
+                        let done = object.data["status"]["terminal"] == json!(true);
+                        if done && known.insert(name.clone(), ()).is_none() && send.send((name, now)).is_err()
+                        {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Ok(Self { seen })
+    }
+
+    async fn next(&mut self) -> Result<(String, Instant), Failure> {
+        tokio::time::timeout(Duration::from_secs(120), self.seen.recv())
+            .await?
+            .ok_or_else(|| "the watch ended".into())
+    }
+
+    fn drain(&mut self) {
+        while self.seen.try_recv().is_ok() {}
+    }
+}
+
+async fn sequential(server: &Server, terminal: &mut Terminals, publish: &str) -> Result<Samples, Failure> {
+    let mut samples = Samples::default();
+    for index in 0..SEQUENTIAL {
+        let name = format!("sequential-{}-{index}", publish.to_lowercase());
+        let begin = Instant::now();
+        server.executions.create(&PostParams::default(), &execution(&name, publish)?).await?;
+        loop {
+            let (done, at) = terminal.next().await?;
+            if done == name {
+                samples.push(at - begin);
+                break;
+            }
+        }
+    }
+    Ok(samples)
+}
+
+async fn paced(server: &Server, terminal: &mut Terminals) -> Result<Samples, Failure> {
+    let mut ticks = tokio::time::interval(PACE);
+    let (api, mut begun) = (server.executions.clone(), BTreeMap::new());
+    let (send, mut created) = mpsc::unbounded_channel();
+    let producer = tokio::spawn(async move {
+        for index in 0..PACED {
+            ticks.tick().await;
+            let (api, send) = (api.clone(), send.clone());
+            let name = format!("paced-{index}");
+            let object = execution(&name, "Always")?;
+            let _reason = send.send((name, Instant::now()));
+            tokio::spawn(async move { api.create(&PostParams::default(), &object).await });
+        }
+        Ok::<_, Failure>(())
+    });
+    let mut samples = Samples::default();
+    while samples.len() < PACED {
+        let (name, at) = terminal.next().await?;
+        while let Ok((name, begin)) = created.try_recv() {
+            begun.insert(name, begin);
+        }
+        if let Some(begin) = begun.remove(&name) {
+            samples.push(at - begin);
+        }
+    }
+    producer.await??;
+    Ok(samples)
+}
+
+async fn sustained(server: &Server, terminal: &mut Terminals, round: usize) -> Result<f64, Failure> {
+    let begin = Instant::now();
+    let create = |index| async move {
+        let object = execution(&format!("sustained-{round}-{index}"), "Always")?;
+        server.executions.create(&PostParams::default(), &object).await?;
+        Ok::<_, Failure>(())
+    };
+    let creating =
+        stream::iter(0..SUSTAINED).map(create).buffer_unordered(CLIENTS).try_for_each(|()| async { Ok(()) });
+    let finishing = async {
+        let prefix = format!("sustained-{round}-");
+        let mut done = 0;
+        while done < SUSTAINED {
+            done += usize::from(terminal.next().await?.0.starts_with(&prefix));
+        }
+        Ok::<_, Failure>(())
+    };
+    tokio::try_join!(creating, finishing)?;
+    Ok(SUSTAINED as f64 / begin.elapsed().as_secs_f64())
+}
+
+/// The status and the bundle of a real finished Execution.
+async fn template(server: &Server, name: &str) -> Result<Template, Failure> {
+    let done = server.executions.get(name).await?;
+    let bundle_name =
+        done.data["status"]["proofBundleRef"]["name"].as_str().ok_or("no proofBundleRef")?.to_owned();
+    let bundle = server.bundles.get(&bundle_name).await?;
+    Ok(Template {
+        status: done.data["status"].clone(),
+        bundle: bundle.data["spec"].clone(),
+        bundle_status: bundle.data["status"].clone(),
+    })
+}
+
+async fn bare_execution(server: &Server, template: &Template, name: &str) -> Result<(), Failure> {
+    let patch = PatchParams::default();
+    server.executions.create(&PostParams::default(), &execution(name, "Always")?).await?;
+    let bundle: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "requiem.dev/v1alpha1", "kind": "ProofBundle",
+        "metadata": {"name": name}, "spec": template.bundle,
+    }))?;
+    server.bundles.create(&PostParams::default(), &bundle).await?;
+    let verdict = Patch::Merge(json!({"status": template.bundle_status}));
+    server.bundles.patch_status(name, &patch, &verdict).await?;
+    let status = Patch::Merge(json!({"status": template.status}));
+    server.executions.patch_status(name, &patch, &status).await?;
+    Ok(())
+}
+
+/// One create and one status patch after the other: what the API server alone takes for them.
+async fn bare_round_trips(server: &Server, template: &Template) -> Result<Samples, Failure> {
+    let mut samples = Samples::default();
+    let names: Vec<String> = (0..SEQUENTIAL).map(|index| format!("bare-{index}")).collect();
+    for name in &names {
+        // Suspended objects are left alone by the operator until their status is terminal.
+        let begin = Instant::now();
+        bare_suspended(server, template, name).await?;
+        samples.push(begin.elapsed());
+    }
+    Ok(samples)
+}
+
+async fn bare_suspended(server: &Server, template: &Template, name: &str) -> Result<(), Failure> {
+    let mut object = execution(name, "Never")?;
+    object.data["spec"]["suspend"] = json!(true);
+    object.data["spec"]["executor"] = json!({"poolRef": {"name": "nobody"}});
+    server.executions.create(&PostParams::default(), &object).await?;
+    let status = Patch::Merge(json!({"status": template.status}));
+    server.executions.patch_status(name, &PatchParams::default(), &status).await?;
+    Ok(())
+}
+
+async fn bare_pipeline(server: &Server, template: &Template, round: usize) -> Result<f64, Failure> {
+    let begin = Instant::now();
+    let names = Arc::new((0..SUSTAINED).map(|index| format!("bare-{round}-{index}")).collect::<Vec<_>>());
+    stream::iter(names.iter())
+        .map(|name| bare_execution(server, template, name))
+        .buffer_unordered(CLIENTS)
+        .try_for_each(|()| async { Ok(()) })
+        .await?;
+    let rate = SUSTAINED as f64 / begin.elapsed().as_secs_f64();
+    // Gone before the operator comes back, so that it does not look at them.
+    server.executions.delete_collection(&DeleteParams::default(), &Default::default()).await?;
+    server.bundles.delete_collection(&DeleteParams::default(), &Default::default()).await?;
+    Ok(rate)
+}
+
+/// Writes that the API server has served for our kinds, and Events, by anybody.
+async fn api_writes(client: &Client) -> Result<f64, Failure> {
+    let request = http::Request::get("/metrics").body(Vec::new())?;
+    let text = client.request_text(request).await?;
+    let counted = |line: &&str| {
+        let write =
+            ["POST", "PUT", "PATCH", "APPLY"].iter().any(|verb| line.contains(&format!("verb=\"{verb}\"")));
+        let ours = line.contains("group=\"requiem.dev\"") || line.contains("resource=\"events\"");
+        line.starts_with("apiserver_request_total{") && write && ours
+    };
+    Ok(text.lines().filter(counted).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}
