@@ -31,6 +31,9 @@ pub struct Options {
     /// Leave the control plane, the operator and the executor running.
     #[arg(long, conflicts_with = "context")]
     keep: bool,
+    /// Take the three programs from this folder instead of building them.
+    #[arg(long)]
+    programs: Option<PathBuf>,
 }
 
 /// Runs the demo.
@@ -40,10 +43,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     prerequisites::c_compiler()?;
     prerequisites::sandbox()?;
-    let step = Step::begin("build requiem, requiem-executor and requiem-operator");
-    let programs = cargo::build_programs()?;
-    step.done();
-
+    let programs = options.programs.clone().map_or_else(build, Ok)?;
     let mut site = Site::open(options.context.as_deref(), programs)?;
     site.install_definitions()?;
     site.start_stack()?;
@@ -67,6 +67,13 @@ pub fn run(options: &Options) -> Result<()> {
     show::verify(&requiem, &proof, "the cluster is stopped")?;
     farewell(&requiem, &proof);
     Ok(())
+}
+
+fn build() -> Result<PathBuf> {
+    let step = Step::begin("build requiem, requiem-executor and requiem-operator");
+    let programs = cargo::build_programs()?;
+    step.done();
+    Ok(programs)
 }
 
 fn farewell(requiem: &std::path::Path, proof: &std::path::Path) {

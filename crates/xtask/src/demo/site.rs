@@ -106,7 +106,7 @@ impl Site {
         let folder = paths::repository().join("config/crd");
         let folder = folder.display().to_string();
         self.kubectl(&["apply", "--server-side", "--kustomize", &folder])?;
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--kustomize", &folder])?;
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])?;
         self.access.kubectl(&["create", "namespace", NAMESPACE])?;
         step.done();
         Ok(())
