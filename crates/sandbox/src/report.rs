@@ -16,8 +16,14 @@ const MAX_DETAIL: usize = 1024;
 pub(crate) fn fold(policy: &SandboxPolicy, seen: &Journal, fixed: &[Source]) -> SandboxReport {
     let state = |source| if fixed.contains(&source) { SourceState::Fixed } else { SourceState::Real };
     SandboxReport {
-        layers: Layer::ALL.into_iter().map(|layer| row(layer, policy.requirement(layer), seen.of(layer))).collect(),
-        sources: Source::ALL.into_iter().map(|source| SourceReport { source, state: state(source) }).collect(),
+        layers: Layer::ALL
+            .into_iter()
+            .map(|layer| row(layer, policy.requirement(layer), seen.of(layer)))
+            .collect(),
+        sources: Source::ALL
+            .into_iter()
+            .map(|source| SourceReport { source, state: state(source) })
+            .collect(),
     }
 }
 
@@ -36,7 +42,9 @@ fn row(layer: Layer, requested: Requirement, seen: Option<&Finding>) -> LayerRep
         LayerReport::short_of(layer, requested, status, mechanism, evidence, detail)
     };
     match (requested, seen) {
-        (Requirement::Off, _) => short(Status::Disabled, "none", Evidence::None, "switched off by the policy"),
+        (Requirement::Off, _) => {
+            short(Status::Disabled, "none", Evidence::None, "switched off by the policy")
+        }
         (_, Some(Finding::InForce { witness, mechanism })) => {
             LayerReport::enforced(layer, requested, tidy(mechanism, MAX_MECHANISM), (*witness).into())
         }

@@ -21,7 +21,8 @@ pub(super) struct Handed {
 pub(super) fn hand_over(inputs: &[InputMount]) -> Result<Handed, RunError> {
     let mut handed = Handed { described: Vec::new(), descriptors: Vec::new() };
     for input in inputs {
-        let failed = |errno| RunError::at(format!("open input {} at {}", input.path, input.source.display()))(errno);
+        let failed =
+            |errno| RunError::at(format!("open input {} at {}", input.path, input.source.display()))(errno);
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let source = open(&input.source, flags, Mode::empty()).map_err(failed)?;
         let found = fstat(&source).map_err(failed)?;
@@ -33,7 +34,11 @@ pub(super) fn hand_over(inputs: &[InputMount]) -> Result<Handed, RunError> {
             Ok(mount) => (mount, None),
             Err(errno) => (source, Some(format!("the caller may not make mounts: {}", errno.desc()))),
         };
-        handed.described.push(HandedInput { path: input.path.clone(), directory: kind == SFlag::S_IFDIR, plain });
+        handed.described.push(HandedInput {
+            path: input.path.clone(),
+            directory: kind == SFlag::S_IFDIR,
+            plain,
+        });
         handed.descriptors.push(descriptor);
     }
     Ok(handed)

@@ -135,7 +135,10 @@ fn finish(frame: crate::protocol::Frame, run: Channel) -> Result<Finished, RunEr
         Reply::Refused { layer, why } => Err(RunError::Refused { layer, why }),
         Reply::NotRunnable { why } => Err(RunError::CommandNotRunnable { why }),
         Reply::Cancelled => Err(RunError::Cancelled),
-        Reply::Broken(fault) => Err(RunError::Setup { step: fault.step, source: Errno::from_raw(fault.errno) }),
+        Reply::Lost => Err(RunError::RunnerLost),
+        Reply::Broken(fault) => {
+            Err(RunError::Setup { step: fault.step, source: Errno::from_raw(fault.errno) })
+        }
     }
 }
 
@@ -143,7 +146,8 @@ fn finish(frame: crate::protocol::Frame, run: Channel) -> Result<Finished, RunEr
 
 impl Zygote {
     fn start(config: &RunnerConfig) -> Result<Self, SandboxError> {
-        let (socket, theirs) = Channel::pair().map_err(|errno| SandboxError::at("make the runner's socket", errno))?;
+        let (socket, theirs) =
+            Channel::pair().map_err(|errno| SandboxError::at("make the runner's socket", errno))?;
         // The runner reads nothing of the environment but where temporary files go.
         let temporary = std::env::var_os("TMPDIR").map(|value| ("TMPDIR", value));
         let process = Command::new(&config.program)
@@ -153,14 +157,17 @@ impl Zygote {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()
-            .map_err(|error| SandboxError::at(format!("start {}", config.program.display()), errno_of(&error)))?;
+            .map_err(|error| {
+                SandboxError::at(format!("start {}", config.program.display()), errno_of(&error))
+            })?;
         let zygote = Self { socket: Some(socket), process, spares: VecDeque::new() };
         let heard = zygote.socket.as_ref().map(|socket| socket.receive().and_then(|frame| frame.message()));
         match heard {
             Some(Ok(Hello::Ready)) => Ok(zygote),
-            Some(Ok(Hello::Broken(fault))) => {
-                Err(SandboxError::at(format!("set the runner up: {}", fault.step), Errno::from_raw(fault.errno)))
-            }
+            Some(Ok(Hello::Broken(fault))) => Err(SandboxError::at(
+                format!("set the runner up: {}", fault.step),
+                Errno::from_raw(fault.errno),
+            )),
             Some(Err(error)) => Err(SandboxError {
                 hint: Some("the program must call runner_main before anything else"),
                 ..SandboxError::at("hear from the runner", error.errno())
@@ -177,7 +184,8 @@ impl Zygote {
         if let Ok(run) = self.open() {
             return Ok(run);
         }
-        *self = Self::start(config).map_err(|error| RunError::Setup { step: error.step, source: error.source })?;
+        *self = Self::start(config)
+            .map_err(|error| RunError::Setup { step: error.step, source: error.source })?;
         self.open().map_err(|_| RunError::RunnerLost)
     }
 

@@ -35,6 +35,8 @@ pub fn enter_trusted_namespace() -> Result<(), SandboxError> {
 
 fn map(uid: u32, gid: u32) -> Result<(), StepError> {
     std::fs::write("/proc/self/setgroups", "deny").map_err(StepError::io("deny setgroups"))?;
-    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1\n")).map_err(StepError::io("map the own user id"))?;
-    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n")).map_err(StepError::io("map the own group id"))
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1\n"))
+        .map_err(StepError::io("map the own user id"))?;
+    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n"))
+        .map_err(StepError::io("map the own group id"))
 }

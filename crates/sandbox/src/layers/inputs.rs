@@ -50,9 +50,11 @@ pub(crate) fn mount_points(inputs: &[HandedInput]) -> u64 {
 /// Puts a read-only mount over the canary folder, before the request is known: a run without inputs proves
 /// the layer on it.
 pub(crate) fn stage_canary() -> Result<(), StepError> {
-    let path = CString::new(INPUT_CANARY).map_err(|_| StepError { step: "name the canary", errno: Errno::EINVAL })?;
+    let path = CString::new(INPUT_CANARY)
+        .map_err(|_| StepError { step: "name the canary", errno: Errno::EINVAL })?;
     let copy = clone_tree(AT_FDCWD, &path, false).map_err(StepError::at("copy the canary's mount"))?;
-    restrict(copy.as_fd(), Attributes::READ_ONLY, false).map_err(StepError::at("make the canary read-only"))?;
+    restrict(copy.as_fd(), Attributes::READ_ONLY, false)
+        .map_err(StepError::at("make the canary read-only"))?;
     place(Path::new(INPUT_CANARY), copy.as_fd(), true).map_err(StepError::at("attach the canary"))
 }
 
@@ -100,7 +102,11 @@ impl Staged {
     /// Proves from inside that every input refuses writes.
     pub(crate) fn prove(&self) -> Finding {
         if let Some(why) = &self.short {
-            return Finding::short(COPIES, Evidence::None, format!("inputs are copies that can be changed: {why}"));
+            return Finding::short(
+                COPIES,
+                Evidence::None,
+                format!("inputs are copies that can be changed: {why}"),
+            );
         }
         for path in &self.guarded {
             if let Err(why) = refuses_writes(path) {
@@ -108,7 +114,9 @@ impl Staged {
             }
         }
         match (self.guarded.is_empty(), self.canary) {
-            (true, _) => Finding::impossible(MECHANISM, "the run has no mount namespace, so nothing could be mounted"),
+            (true, _) => {
+                Finding::impossible(MECHANISM, "the run has no mount namespace, so nothing could be mounted")
+            }
             (false, true) => Finding::probed(format!("{MECHANISM}(canary)")),
             (false, false) => Finding::probed(MECHANISM),
         }
@@ -120,7 +128,13 @@ impl Staged {
         self.canary || self.guarded.iter().all(|path| of(path) == Ok(seconds))
     }
 
-    fn copy(&mut self, target: &Path, source: BorrowedFd<'_>, ground: &Ground, why: &str) -> Result<(), StepError> {
+    fn copy(
+        &mut self,
+        target: &Path,
+        source: BorrowedFd<'_>,
+        ground: &Ground,
+        why: &str,
+    ) -> Result<(), StepError> {
         copy(source, target, ground.proc.as_fd()).map_err(StepError::at("copy an input"))?;
         self.short.get_or_insert_with(|| why.to_owned());
         Ok(())
@@ -146,14 +160,18 @@ fn attach_one(target: &Path, source: BorrowedFd<'_>, directory: bool) -> Result<
         fs::File::create(target).map(drop).map_err(StepError::io("make the mount point of an input"))?;
     }
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let point =
-        nix::fcntl::open(target, flags, Mode::empty()).map_err(StepError::at("open the mount point of an input"))?;
+    let point = nix::fcntl::open(target, flags, Mode::empty())
+        .map_err(StepError::at("open the mount point of an input"))?;
     attach(source, point.as_fd()).map_err(StepError::at("attach an input"))
 }
 
 /// Makes the folder `path` and those above it, unless an input already brings it.
 pub(crate) fn make_folder(workspace: &Path, path: &RelPath, owner: &Owner) -> Result<(), StepError> {
-    if workspace.join(path.as_str()).is_dir() { Ok(()) } else { make_folders(workspace, path.as_str(), owner) }
+    if workspace.join(path.as_str()).is_dir() {
+        Ok(())
+    } else {
+        make_folders(workspace, path.as_str(), owner)
+    }
 }
 
 fn make_parents(workspace: &Path, path: &RelPath, owner: &Owner) -> Result<(), StepError> {
@@ -166,7 +184,9 @@ fn make_folders(workspace: &Path, path: &str, owner: &Owner) -> Result<(), StepE
     for component in path.split('/') {
         folder.push(component);
         match fs::create_dir(&folder) {
-            Ok(()) => owner.give(&folder).map_err(StepError::at("give a folder of the workspace to the payload"))?,
+            Ok(()) => {
+                owner.give(&folder).map_err(StepError::at("give a folder of the workspace to the payload"))?
+            }
             Err(error) if errno_of(&error) == Errno::EEXIST => {}
             Err(error) => return Err(StepError::io("make a folder of the workspace")(error)),
         }
@@ -193,7 +213,8 @@ fn copy_folder(source: BorrowedFd<'_>, target: &Path, depth: usize) -> nix::Resu
     mkdirat(AT_FDCWD, target, Mode::from_bits_truncate(0o755))?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut folder = Dir::from_fd(openat(source, ".", flags, Mode::empty())?)?;
-    let names: Vec<CString> = folder.iter().filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).collect();
+    let names: Vec<CString> =
+        folder.iter().filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).collect();
     for name in names.iter().filter(|name| !matches!(name.as_bytes(), b"." | b"..")) {
         let text: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name.as_bytes());
         let found = fstatat(source, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;

@@ -86,7 +86,10 @@ pub(crate) fn refused(kind: Kind, errno: Errno) -> Finding {
 pub(crate) fn compare(kind: Kind, inside: &Identities, outside: &[Identities]) -> Finding {
     let own = inside.get(kind);
     if outside.iter().any(|other| other.get(kind) == own) {
-        return Finding::impossible(kind.mechanism(), "the inode is that of the runner's or the host's namespace");
+        return Finding::impossible(
+            kind.mechanism(),
+            "the inode is that of the runner's or the host's namespace",
+        );
     }
     Finding::read_back(kind.mechanism())
 }
@@ -94,7 +97,9 @@ pub(crate) fn compare(kind: Kind, inside: &Identities, outside: &[Identities]) -
 fn hint(errno: Errno) -> &'static str {
     match errno {
         Errno::ENOSPC => " (a limit below /proc/sys/user is reached)",
-        Errno::EPERM | Errno::EACCES => " (forbidden for this user, or by seccomp or AppArmor around the runner)",
+        Errno::EPERM | Errno::EACCES => {
+            " (forbidden for this user, or by seccomp or AppArmor around the runner)"
+        }
         _ => "",
     }
 }

@@ -23,8 +23,10 @@ pub(crate) fn loopback_up() -> Result<(), StepError> {
 /// Names of the interfaces of the calling process's network namespace.
 pub(crate) fn interfaces(proc: BorrowedFd<'_>) -> Result<Vec<String>, StepError> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let table = openat(proc, "self/net/dev", flags, Mode::empty()).map_err(StepError::at("open /proc/self/net/dev"))?;
-    let text = std::io::read_to_string(fs::File::from(table)).map_err(StepError::io("read /proc/self/net/dev"))?;
+    let table = openat(proc, "self/net/dev", flags, Mode::empty())
+        .map_err(StepError::at("open /proc/self/net/dev"))?;
+    let text =
+        std::io::read_to_string(fs::File::from(table)).map_err(StepError::io("read /proc/self/net/dev"))?;
     let names = text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
     Ok(names.collect())
 }

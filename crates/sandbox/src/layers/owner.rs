@@ -88,7 +88,8 @@ impl Owner {
 
     /// Puts the payload, which has assumed its ids, into the final user namespace.
     pub(crate) fn seal(&self, proc: BorrowedFd<'_>, with: CloneFlags) -> Result<(), StepError> {
-        unshare(CloneFlags::CLONE_NEWUSER | with).map_err(StepError::at("unshare the final user namespace"))?;
+        unshare(CloneFlags::CLONE_NEWUSER | with)
+            .map_err(StepError::at("unshare the final user namespace"))?;
         // The id change has made the process undumpable, and with it the files below /proc/self root's.
         nix::sys::prctl::set_dumpable(true).map_err(StepError::at("become dumpable"))?;
         map_self(Some(proc), self.uid.as_raw(), self.gid.as_raw())?;

@@ -54,7 +54,9 @@ pub(crate) fn prove_dropped() -> Finding {
     match remaining() {
         Ok(None) => Finding::read_back(CAPABILITIES),
         Ok(Some(what)) => Finding::short(CAPABILITIES, Evidence::Readback, what),
-        Err(errno) => Finding::short(CAPABILITIES, Evidence::None, format!("cannot be read: {}", errno.desc())),
+        Err(errno) => {
+            Finding::short(CAPABILITIES, Evidence::None, format!("cannot be read: {}", errno.desc()))
+        }
     }
 }
 

@@ -22,8 +22,10 @@ pub(crate) fn replace() -> Result<(), Finding> {
     let fresh = (|| {
         // Beside the old one first: the kernel gives a fresh procfs only to who can see a whole one already.
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("proc"), "/scratch", Some("proc"), flags, None::<&str>).map_err(StepError::at("mount a fresh procfs"))?;
-        let copy = clone_tree(AT_FDCWD, c"/scratch", false).map_err(StepError::at("copy the fresh procfs"))?;
+        mount(Some("proc"), "/scratch", Some("proc"), flags, None::<&str>)
+            .map_err(StepError::at("mount a fresh procfs"))?;
+        let copy =
+            clone_tree(AT_FDCWD, c"/scratch", false).map_err(StepError::at("copy the fresh procfs"))?;
         umount2("/scratch", MntFlags::MNT_DETACH).map_err(StepError::at("detach the fresh procfs"))?;
         Ok(copy)
     })();
@@ -35,7 +37,10 @@ pub(crate) fn replace() -> Result<(), Finding> {
                 .map_err(StepError::at("attach the fresh procfs"))
         })
         .map_err(|error: StepError| {
-            Finding::impossible(MECHANISM, format!("{error} (is /proc of the runner masked?); /proc is empty"))
+            Finding::impossible(
+                MECHANISM,
+                format!("{error} (is /proc of the runner masked?); /proc is empty"),
+            )
         })
 }
 
@@ -62,7 +67,8 @@ pub(crate) fn prove() -> Finding {
         Err(error) => return short(format!("cannot list /proc: {error}")),
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut processes: Vec<String> = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect();
+    let mut processes: Vec<String> =
+        names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect();
     processes.sort();
     if processes == ["1", "2"] {
         Finding::read_back(MECHANISM)

@@ -85,10 +85,9 @@ impl HostRoot {
     /// Looks at the root of the calling process, which is still the host's.
     pub(crate) fn observe() -> Result<Self, StepError> {
         let root = stat("/").map_err(StepError::at("stat /"))?;
-        let ours = |name: &str| {
-            SYSTEM.contains(&name) || FOLDERS.iter().any(|(folder, _)| *folder == name)
-        };
-        let foreign = names("/")?.into_iter().filter(|name| !ours(name)).map(|name| Path::new("/").join(name));
+        let ours = |name: &str| SYSTEM.contains(&name) || FOLDERS.iter().any(|(folder, _)| *folder == name);
+        let foreign =
+            names("/")?.into_iter().filter(|name| !ours(name)).map(|name| Path::new("/").join(name));
         Ok(Self { device_and_inode: (root.st_dev, root.st_ino), foreign: foreign.collect() })
     }
 
@@ -139,7 +138,8 @@ pub(crate) fn enter(kind: Kind) -> Result<(), StepError> {
     // First of all sources, then of the tree: it may come to lie over some of them.
     let parts = gather(kind)?;
     let stage = ["/tmp", "/mnt", "/dev"].into_iter().find(|path| Path::new(path).is_dir());
-    let stage = stage.ok_or(StepError { step: "find a folder to build the root on", errno: Errno::ENOENT })?;
+    let stage =
+        stage.ok_or(StepError { step: "find a folder to build the root on", errno: Errno::ENOENT })?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), stage, Some("tmpfs"), flags, Some("mode=0755,size=1m,nr_inodes=1k"))
         .map_err(StepError::at("mount the root tmpfs"))?;
@@ -148,7 +148,8 @@ pub(crate) fn enter(kind: Kind) -> Result<(), StepError> {
     let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(StepError::at("open /"))?;
     restrict(root.as_fd(), Attributes::READ_ONLY, false).map_err(StepError::at("make / read-only"))?;
     if kind == Kind::Minimal {
-        mount(Some("tmpfs"), "/runs", Some("tmpfs"), flags, Some("mode=0711")).map_err(StepError::at("mount /runs"))?;
+        mount(Some("tmpfs"), "/runs", Some("tmpfs"), flags, Some("mode=0711"))
+            .map_err(StepError::at("mount /runs"))?;
     }
     Ok(())
 }
@@ -211,7 +212,8 @@ fn furnish(root: &Path, parts: Vec<Part>) -> Result<(), StepError> {
                 symlink(target, root.join(&name)).map_err(StepError::io("make a link of the root"))?;
             }
             Part::Mount(name, source, directory) => {
-                place(&root.join(&name), source.as_fd(), directory).map_err(StepError::at("mount a part of the root"))?;
+                place(&root.join(&name), source.as_fd(), directory)
+                    .map_err(StepError::at("mount a part of the root"))?;
                 replaced.push(name);
             }
         }

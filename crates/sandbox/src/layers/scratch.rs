@@ -45,7 +45,8 @@ impl Place {
         furnish(Path::new("/scratch"), owner)?;
         let handle = open_folder(Path::new("/scratch/workspace"))?;
         for (source, target) in [(c"/scratch/workspace", "/workspace"), (c"/scratch/tmp", "/tmp")] {
-            let copy = clone_tree(AT_FDCWD, source, false).map_err(StepError::at("copy the scratch mount"))?;
+            let copy =
+                clone_tree(AT_FDCWD, source, false).map_err(StepError::at("copy the scratch mount"))?;
             let target = open(target, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
                 .map_err(StepError::at("open a mount point of scratch"))?;
             attach(copy.as_fd(), target.as_fd()).map_err(StepError::at("attach scratch"))?;
@@ -58,7 +59,8 @@ impl Place {
     pub(crate) fn folders(runs: &Path, name: &str, owner: &Owner) -> Result<Self, StepError> {
         let base = runs.join(name);
         fs::create_dir(&base).map_err(StepError::io("make the run's folder"))?;
-        fs::set_permissions(&base, fs::Permissions::from_mode(0o700)).map_err(StepError::io("close the run's folder"))?;
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o700))
+            .map_err(StepError::io("close the run's folder"))?;
         owner.give(&base).map_err(StepError::at("give the run's folder to the payload"))?;
         furnish(&base, owner)?;
         let (workspace, tmp) = (base.join("workspace"), base.join("tmp"));
@@ -107,7 +109,8 @@ fn furnish(base: &Path, owner: &Owner) -> Result<(), StepError> {
     for (name, mode) in [("workspace", 0o755), ("tmp", 0o1777)] {
         let path = base.join(name);
         fs::create_dir(&path).map_err(StepError::io("make a scratch folder"))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(StepError::io("open a scratch folder"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .map_err(StepError::io("open a scratch folder"))?;
         owner.give(&path).map_err(StepError::at("give a scratch folder to the payload"))?;
     }
     Ok(())

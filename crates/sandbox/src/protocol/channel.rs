@@ -82,13 +82,16 @@ pub(crate) struct Channel {
 impl Channel {
     /// Two connected ends, close-on-exec.
     pub(crate) fn pair() -> nix::Result<(Self, Self)> {
-        let (left, right) =
-            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+        let (left, right) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Self { socket: left }, Self { socket: right }))
     }
 
     /// Sends one message and descriptors.
-    pub(crate) fn send<T: Serialize>(&self, message: &T, with: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    pub(crate) fn send<T: Serialize>(
+        &self,
+        message: &T,
+        with: &[BorrowedFd<'_>],
+    ) -> Result<(), ChannelError> {
         self.send_raw(&serde_json::to_vec(message).map_err(ChannelError::Body)?, with)
     }
 
@@ -104,7 +107,8 @@ impl Channel {
         let mut descriptors = Vec::new();
         self.fill(&mut header, &mut descriptors)?;
         let [a, b, c, d, e, f, g, h] = header;
-        let (length, count) = (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]) as usize);
+        let (length, count) =
+            (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]) as usize);
         if length > MAX_BODY || count > MAX_DESCRIPTORS {
             return Err(ChannelError::Malformed("too large"));
         }

@@ -58,10 +58,21 @@ pub(crate) enum Order {
 /// The end of a run. With [`Reply::Finished`] comes the workspace directory.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    Finished { outcome: Outcome, usage: Usage, report: SandboxReport },
-    Refused { layer: Layer, why: String },
-    NotRunnable { why: String },
+    Finished {
+        outcome: Outcome,
+        usage: Usage,
+        report: SandboxReport,
+    },
+    Refused {
+        layer: Layer,
+        why: String,
+    },
+    NotRunnable {
+        why: String,
+    },
     Cancelled,
+    /// The zygote went, and the run with it.
+    Lost,
     Broken(Fault),
 }
 

@@ -64,7 +64,18 @@ impl Ground {
         let zygote = Identities::of_self(std::os::fd::AsFd::as_fd(&proc))?;
         let filter = Filter::compile()
             .map_err(|error| Finding::impossible("seccomp", format!("cannot compile the filter: {error}")));
-        Ok(Self { proc, owner, host_root, tree, host_tree, outside: [host, zygote], cgroups, filter, runs, runs_on_host })
+        Ok(Self {
+            proc,
+            owner,
+            host_root,
+            tree,
+            host_tree,
+            outside: [host, zygote],
+            cgroups,
+            filter,
+            runs,
+            runs_on_host,
+        })
     }
 
     /// Removes what would be left on the host.
@@ -83,8 +94,13 @@ fn open_proc() -> Result<OwnedFd, StepError> {
 
 /// Forking a process with several threads would leave their locks held for ever.
 fn require_single_thread() -> Result<(), StepError> {
-    let threads = fs::read_dir("/proc/self/task").map_err(StepError::io("count the runner's threads"))?.count();
-    if threads == 1 { Ok(()) } else { Err(StepError { step: "be the only thread of the runner", errno: Errno::EBUSY }) }
+    let threads =
+        fs::read_dir("/proc/self/task").map_err(StepError::io("count the runner's threads"))?.count();
+    if threads == 1 {
+        Ok(())
+    } else {
+        Err(StepError { step: "be the only thread of the runner", errno: Errno::EBUSY })
+    }
 }
 
 /// Enters two mount namespaces: one that keeps the host's tree for runs that want it, then one with the
@@ -94,9 +110,11 @@ fn enter_tree() -> Result<OwnedFd, Finding> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(refused)?;
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(refused)?;
-    let host_tree = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(refused)?;
+    let host_tree =
+        open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(refused)?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(refused)?;
-    root::enter(root::Kind::Minimal).map_err(|error| Finding::impossible("pivot_root:tmpfs", error.to_string()))?;
+    root::enter(root::Kind::Minimal)
+        .map_err(|error| Finding::impossible("pivot_root:tmpfs", error.to_string()))?;
     Ok(host_tree)
 }
 

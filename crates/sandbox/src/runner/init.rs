@@ -84,7 +84,8 @@ fn shield() -> Result<(), StepError> {
     set_dumpable(false).map_err(StepError::at("make init undumpable"))?;
     // Where there is no process-id namespace, orphans must come here all the same.
     set_child_subreaper(true).map_err(StepError::at("become the reaper"))?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(StepError::at("unblock signals"))
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(StepError::at("unblock signals"))
 }
 
 /// Everything that needs no request.
@@ -103,10 +104,11 @@ fn prepare(start: &mut Start<'_>) -> Result<Place, Fault> {
 }
 
 fn enter(start: &mut Start<'_>, kind: namespaces::Kind) {
-    if start.wants.layer(kind.layer) {
-        if let Err(finding) = namespaces::enter(kind) {
-            start.journal.note(kind.layer, finding);
-        }
+    if !start.wants.layer(kind.layer) {
+        return;
+    }
+    if let Err(finding) = namespaces::enter(kind) {
+        start.journal.note(kind.layer, finding);
     }
 }
 
@@ -148,7 +150,10 @@ fn furnish(start: &mut Start<'_>) -> Result<Place, StepError> {
             start.journal.note(Layer::Procfs, finding);
         }
     } else {
-        start.journal.note(Layer::Procfs, Finding::impossible(procfs::MECHANISM, "it needs pidNamespace; /proc is empty"));
+        start.journal.note(
+            Layer::Procfs,
+            Finding::impossible(procfs::MECHANISM, "it needs pidNamespace; /proc is empty"),
+        );
         procfs::remove()?;
     }
     Ok(place)
@@ -156,7 +161,10 @@ fn furnish(start: &mut Start<'_>) -> Result<Place, StepError> {
 
 /// The runner's own tree is all there is: notes what cannot be had and makes plain folders.
 fn without_mounts(start: &mut Start<'_>, why: &str) -> Result<Place, StepError> {
-    start.journal.note(Layer::Scratch, Finding::impossible(scratch::MECHANISM, format!("{why}; folders without caps")));
+    start.journal.note(
+        Layer::Scratch,
+        Finding::impossible(scratch::MECHANISM, format!("{why}; folders without caps")),
+    );
     start.journal.note(Layer::Procfs, Finding::impossible(procfs::MECHANISM, why));
     if let Err(finding) = &start.ground.tree {
         start.journal.note(Layer::MinimalRoot, finding.clone());
@@ -167,11 +175,16 @@ fn without_mounts(start: &mut Start<'_>, why: &str) -> Result<Place, StepError> 
 /// Swaps the runner's minimal tree for a frame around the host's whole tree.
 fn enter_host_tree(start: &Start<'_>) -> Result<(), StepError> {
     let step = StepError::at("enter the host's tree");
-    let tree = start.ground.host_tree.as_ref().ok_or(StepError { step: "find the host's tree", errno: Errno::ENOENT })?;
+    let tree = start
+        .ground
+        .host_tree
+        .as_ref()
+        .ok_or(StepError { step: "find the host's tree", errno: Errno::ENOENT })?;
     setns(tree.as_fd(), CloneFlags::CLONE_NEWNS).map_err(step)?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(StepError::at("copy the host's tree"))?;
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(StepError::at("make mounts private"))?;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+        .map_err(StepError::at("make mounts private"))?;
     root::enter(root::Kind::Host)
 }
 

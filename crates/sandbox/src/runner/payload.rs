@@ -33,7 +33,6 @@ use crate::sys;
 /// Where programs without a slash in their name are looked for.
 const PATH: [&str; 6] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-
 /// Makes the kernel take the payload rather than init when memory runs out.
 const OOM_SCORE: &str = "500";
 
@@ -101,7 +100,12 @@ fn prepare(start: &mut Start<'_>) -> Result<(), Fault> {
     enter_user_namespace(start);
     // Only now: the limit on processes counts per user namespace.
     if start.wants(Layer::Rlimits) {
-        note_failure(start, Layer::Rlimits, "setrlimit", rlimits::apply(&start.request.limits, start.rlimits()));
+        note_failure(
+            start,
+            Layer::Rlimits,
+            "setrlimit",
+            rlimits::apply(&start.request.limits, start.rlimits()),
+        );
     }
     change_directory(start)?;
     let observed = observe(start)?;
@@ -134,20 +138,30 @@ fn plain_process(start: &Start<'_>) -> Result<(), StepError> {
     dup2_stderr(stderr).map_err(StepError::at("set standard error"))?;
     setsid().map_err(StepError::at("start a session"))?;
     umask(Mode::from_bits_truncate(0o022));
-    // Rust ignores it; a payload expects to die of it.
-    sys::process::default_action(Signal::SIGPIPE).map_err(StepError::at("reset SIGPIPE"))?;
+    reset_signals()?;
     // A refusal (some container profiles) is not a missing layer; it shows in the report's sources.
     let _shown_as_source = personality::set(Persona::ADDR_NO_RANDOMIZE);
-    prefer_for_oom(start)
+    // Courtesy to init and to the host, no layer; some hosts show /proc read-only.
+    let _courtesy = prefer_for_oom(start);
+    Ok(())
 }
 
-fn prefer_for_oom(start: &Start<'_>) -> Result<(), StepError> {
+/// Rust ignores SIGPIPE, whoever started the caller may have ignored others; exec would hand that on.
+fn reset_signals() -> Result<(), StepError> {
+    let fixed = [Signal::SIGKILL, Signal::SIGSTOP];
+    for signal in Signal::iterator().filter(|signal| !fixed.contains(signal)) {
+        sys::process::default_action(signal).map_err(StepError::at("reset a signal"))?;
+    }
+    Ok(())
+}
+
+fn prefer_for_oom(start: &Start<'_>) -> nix::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    nix::sys::prctl::set_dumpable(true).map_err(StepError::at("become dumpable"))?;
+    nix::sys::prctl::set_dumpable(true)?;
     let file = openat(&start.ground.proc, "self/oom_score_adj", flags, Mode::empty());
-    let file = file.map_err(StepError::at("open oom_score_adj"))?;
-    nix::unistd::write(&file, OOM_SCORE.as_bytes()).map_err(StepError::at("write oom_score_adj"))?;
-    nix::sys::prctl::set_dumpable(false).map_err(StepError::at("become undumpable"))
+    let written = file.and_then(|file| nix::unistd::write(&file, OOM_SCORE.as_bytes()));
+    nix::sys::prctl::set_dumpable(false)?;
+    written.map(drop)
 }
 
 fn note_failure(start: &mut Start<'_>, layer: Layer, mechanism: &str, done: Result<(), StepError>) {
@@ -161,7 +175,8 @@ fn compile_landlock(start: &mut Start<'_>) -> Option<Ruleset> {
         return None;
     }
     let rules = file_rules(start);
-    let borrowed: Vec<(&Path, Rights)> = rules.iter().map(|(path, rights)| (path.as_path(), *rights)).collect();
+    let borrowed: Vec<(&Path, Rights)> =
+        rules.iter().map(|(path, rights)| (path.as_path(), *rights)).collect();
     match Ruleset::compile(&borrowed) {
         Ok(ruleset) => Some(ruleset),
         Err(finding) => {
@@ -204,7 +219,8 @@ fn change_directory(start: &Start<'_>) -> Result<(), StepError> {
 fn observe(start: &Start<'_>) -> Result<Observed, StepError> {
     let proc = start.ground.proc.as_fd();
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let paths = openat(proc, "self/cgroup", flags, Mode::empty()).map_err(StepError::at("open /proc/self/cgroup"))?;
+    let paths =
+        openat(proc, "self/cgroup", flags, Mode::empty()).map_err(StepError::at("open /proc/self/cgroup"))?;
     Ok(Observed {
         namespaces: Identities::of_self(proc)?,
         interfaces: network::interfaces(proc)?,
@@ -287,9 +303,11 @@ fn prove(start: &mut Start<'_>, seen: &Observed, restricted: Option<Restricted>,
 fn prove_pid(compared: Finding) -> Finding {
     match (&compared, getpid().as_raw()) {
         (Finding::InForce { .. }, 2) | (Finding::Impossible { .. } | Finding::Short { .. }, _) => compared,
-        (Finding::InForce { .. }, other) => {
-            Finding::short(PID.mechanism(), Evidence::Readback, format!("the payload is process {other}, not 2"))
-        }
+        (Finding::InForce { .. }, other) => Finding::short(
+            PID.mechanism(),
+            Evidence::Readback,
+            format!("the payload is process {other}, not 2"),
+        ),
     }
 }
 
@@ -325,7 +343,8 @@ fn prove_inputs(staged: &Staged, attacked: nix::Result<()>) -> Finding {
 
 /// Sources of differences that were seen to be the same in every run.
 fn fixed_sources(start: &Start<'_>) -> Vec<Source> {
-    let proven = |layer| start.wants(layer) && matches!(start.journal.of(layer), Some(Finding::InForce { .. }));
+    let proven =
+        |layer| start.wants(layer) && matches!(start.journal.of(layer), Some(Finding::InForce { .. }));
     let identity = || {
         let ids = [nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()];
         let mask = umask(Mode::from_bits_truncate(0o022));
@@ -409,10 +428,8 @@ fn explain(program: &CStr, errno: Errno) -> String {
 /// The request's variables over fixed defaults, sorted.
 fn environment(request: &Request, workspace: &Path) -> Vec<String> {
     let home = workspace.to_string_lossy();
-    let defaults =
-        [("HOME", home.as_ref()), ("LANG", "C.UTF-8"), ("PATH", &PATH.join(":")), ("TZ", "UTC")].map(|(name, value)| {
-            (name.to_owned(), value.to_owned())
-        });
+    let defaults = [("HOME", home.as_ref()), ("LANG", "C.UTF-8"), ("PATH", &PATH.join(":")), ("TZ", "UTC")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let mut all = std::collections::BTreeMap::from(defaults);
     all.extend(request.env.iter().map(|var| (var.name.as_str().to_owned(), var.value.clone())));
     all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()

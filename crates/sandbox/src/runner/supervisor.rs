@@ -58,7 +58,8 @@ fn watch_zygote(zygote: Pid) -> Result<SignalFd, StepError> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGTERM);
     mask.thread_block().map_err(StepError::at("block SIGTERM"))?;
-    let orphaned = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC).map_err(StepError::at("watch SIGTERM"))?;
+    let orphaned =
+        SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC).map_err(StepError::at("watch SIGTERM"))?;
     set_pdeathsig(Signal::SIGTERM).map_err(StepError::at("tie the supervisor to the zygote"))?;
     if nix::unistd::getppid() == zygote {
         Ok(orphaned)
@@ -112,7 +113,7 @@ struct Proven {
 impl Desk<'_> {
     /// Request, proofs, verdict, end. An error is a broken set-up.
     fn work(&mut self) -> Result<Answer, Fault> {
-        let Some((frame, request)) = self.await_request()? else { return Ok(Reply::Cancelled.into()) };
+        let Some((frame, request)) = self.await_request()? else { return Ok(Reply::Lost.into()) };
         let wants = Wants::of(&request.policy);
         if wants != self.tree.wants {
             self.replant(wants)?;
@@ -140,7 +141,8 @@ impl Desk<'_> {
         match self.wait(false, None)? {
             Wake::Caller => match self.caller.receive() {
                 Ok(frame) => {
-                    let request = frame.message().map_err(|error| Fault::of_channel("read the request", &error))?;
+                    let request =
+                        frame.message().map_err(|error| Fault::of_channel("read the request", &error))?;
                     Ok(Some((frame, request)))
                 }
                 Err(_) => Ok(None),
@@ -174,12 +176,14 @@ impl Desk<'_> {
         loop {
             match self.wait(true, Some(deadline))? {
                 Wake::Tree => {}
-                Wake::Caller | Wake::Orphaned => return Ok(Err(Reply::Cancelled)),
+                wake @ (Wake::Caller | Wake::Orphaned) => return Ok(Err(stopped(&wake))),
                 Wake::OutOfMemory => {
                     let step = "set the sandbox up within its memory limit".to_owned();
                     return Err(Fault { step, errno: Errno::ENOMEM as i32 });
                 }
-                Wake::Late => return Err(StepError { step: "set the sandbox up", errno: Errno::ETIMEDOUT }.into()),
+                Wake::Late => {
+                    return Err(StepError { step: "set the sandbox up", errno: Errno::ETIMEDOUT }.into());
+                }
             }
             let lost = |error| Fault::of_channel("hear from the sandbox", &error);
             let mut frame = self.tree.control.receive().map_err(lost)?;
@@ -188,7 +192,9 @@ impl Desk<'_> {
                 Event::Proven { findings, fixed } => return Ok(Ok(Proven { findings, fixed, workspace })),
                 Event::NotRunnable { why } => return Ok(Err(Reply::NotRunnable { why })),
                 Event::Broken(fault) => return Err(fault),
-                Event::Ended { .. } => return Err(StepError { step: "start the payload", errno: Errno::ECHILD }.into()),
+                Event::Ended { .. } => {
+                    return Err(StepError { step: "start the payload", errno: Errno::ECHILD }.into());
+                }
             }
         }
     }
@@ -215,10 +221,10 @@ impl Desk<'_> {
     ) -> Result<Answer, Fault> {
         let (outcome, used) = loop {
             match self.wait(true, Some(began + limit))? {
-                Wake::Caller | Wake::Orphaned => {
-                    // "Cancelled" means that nothing runs any more.
+                wake @ (Wake::Caller | Wake::Orphaned) => {
+                    // The caller may rely on it that nothing runs any more.
                     self.tree.fell(self.ground.proc.as_fd());
-                    return Ok(Reply::Cancelled.into());
+                    return Ok(stopped(&wake).into());
                 }
                 Wake::Late => break (Outcome::TimedOut, self.tree.fell(self.ground.proc.as_fd())),
                 Wake::OutOfMemory => break (Outcome::OutOfMemory, self.tree.fell(self.ground.proc.as_fd())),
@@ -231,7 +237,9 @@ impl Desk<'_> {
                 Ok(Event::Broken(fault)) => return Err(fault),
                 Ok(Event::Prepared | Event::Proven { .. }) => {}
                 // Init itself was killed, and everything with it: only the kernel does that, for want of memory.
-                Err(_) if self.ran_out() => break (Outcome::OutOfMemory, self.tree.fell(self.ground.proc.as_fd())),
+                Err(_) if self.ran_out() => {
+                    break (Outcome::OutOfMemory, self.tree.fell(self.ground.proc.as_fd()));
+                }
                 Err(error) => return Err(Fault::of_channel("hear from init", &error)),
             }
         };
@@ -296,7 +304,9 @@ impl Desk<'_> {
                 fds.extend(self.oom.as_ref().map(|oom| PollFd::new(oom.as_fd(), oom.flags())));
             }
             match poll(&mut fds, timeout(deadline)) {
-                Ok(0) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return Ok(Wake::Late),
+                Ok(0) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    return Ok(Wake::Late);
+                }
                 Ok(0) | Err(Errno::EINTR) => continue,
                 Ok(_) => {}
                 Err(errno) => return Err(StepError { step: "wait for the run", errno }.into()),
@@ -316,6 +326,11 @@ impl Desk<'_> {
             }
         }
     }
+}
+
+/// The answer to a run that somebody else ended.
+fn stopped(wake: &Wake) -> Reply {
+    if matches!(wake, Wake::Orphaned) { Reply::Lost } else { Reply::Cancelled }
 }
 
 /// Rounded up, so that a wake-up for the deadline is never early.

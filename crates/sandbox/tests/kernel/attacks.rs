@@ -15,14 +15,17 @@ use requiem_sandbox::RunSpec;
 
 /// A run of attacks by this very binary, which is mounted as an input.
 pub(crate) fn attack_like(names: &[&str]) -> RunSpec {
-    let argv = std::iter::once("./attacker").chain(helper_args("attacks::attacker")).map(str::to_owned).collect();
+    let argv =
+        std::iter::once("./attacker").chain(helper_args("attacks::attacker")).map(str::to_owned).collect();
     let inputs = vec![input("attacker", std::env::current_exe().unwrap())];
-    RunSpec { env: vec![var("ATTACKS", &names.join(" "))], inputs, ..RunSpec::new(argv) }
+    RunSpec { env: vec![var(HELPER, "1"), var("ATTACKS", &names.join(" "))], inputs, ..RunSpec::new(argv) }
 }
 
 #[test]
-#[ignore = "runs inside the sandbox, started by the tests below"]
 fn attacker() {
+    if !is_helper() {
+        return;
+    }
     for name in std::env::var("ATTACKS").unwrap().split(' ') {
         println!("\n{name}: {:?}", attack(name));
     }
@@ -51,7 +54,9 @@ fn attack(name: &str) -> Attempt {
         "openInitDescriptors" => io(fs::read_dir("/proc/1/fd").map(|mut list| list.next())),
         "mountTmpfs" => mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), none),
         "mountProc" => mount(Some("proc"), "/tmp", Some("proc"), MsFlags::empty(), none),
-        "remountInput" => mount(none, "/workspace/attacker", none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, none),
+        "remountInput" => {
+            mount(none, "/workspace/attacker", none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, none)
+        }
         "remountUsr" => mount(none, "/usr", none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, none),
         "umountProc" => nix::mount::umount("/proc"),
         "unshareUser" => unshare(CloneFlags::CLONE_NEWUSER),
@@ -71,14 +76,23 @@ fn attack(name: &str) -> Attempt {
         "lowerOomScore" => io(fs::write("/proc/self/oom_score_adj", "-1000")),
         "makeDevice" => {
             let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
-            nix::sys::stat::mknod("/tmp/disk", nix::sys::stat::SFlag::S_IFBLK, mode, nix::sys::stat::makedev(254, 0))
+            nix::sys::stat::mknod(
+                "/tmp/disk",
+                nix::sys::stat::SFlag::S_IFBLK,
+                mode,
+                nix::sys::stat::makedev(254, 0),
+            )
         }
         "hostLoopback" => io(TcpStream::connect(("127.0.0.1", port))),
         "metadata" => io(TcpStream::connect(("169.254.169.254", 80))),
         "readCanary" => io(fs::read("/.requiem/canary")),
-        "personality" => nix::sys::personality::set(nix::sys::personality::Persona::READ_IMPLIES_EXEC).map(drop),
+        "personality" => {
+            nix::sys::personality::set(nix::sys::personality::Persona::READ_IMPLIES_EXEC).map(drop)
+        }
         "setHostName" => nix::unistd::sethostname("mine"),
-        "loopback" => io(TcpListener::bind("127.0.0.1:0").and_then(|open| TcpStream::connect(open.local_addr()?))),
+        "loopback" => {
+            io(TcpListener::bind("127.0.0.1:0").and_then(|open| TcpStream::connect(open.local_addr()?)))
+        }
         other => panic!("no such attack: {other}"),
     }
 }
@@ -96,7 +110,8 @@ fn outcomes(mut spec: RunSpec, extra: &[(&str, &str)]) -> Vec<(String, String)> 
 fn check(spec: RunSpec, extra: &[(&str, &str)], expected: &[(&str, &[&str])]) {
     let found = outcomes(spec, extra);
     for (name, allowed) in expected {
-        let end = &found.iter().find(|(found, _)| found == name).unwrap_or_else(|| panic!("{name} did not run")).1;
+        let end =
+            &found.iter().find(|(found, _)| found == name).unwrap_or_else(|| panic!("{name} did not run")).1;
         assert!(allowed.contains(&end.as_str()), "{name} ended with {end}");
     }
 }

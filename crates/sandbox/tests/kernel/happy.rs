@@ -2,6 +2,7 @@
 
 use std::io::{Seek, Write};
 
+use crate::attacks::attack_like;
 use crate::support::*;
 use requiem_model::report::{Source, SourceState, Status};
 use requiem_model::{Outcome, RelPath};
@@ -57,7 +58,8 @@ fn the_environment_is_the_given_one_and_nothing_else() {
     let env = vec![var("A", "1 \"2\"\n3"), var("TZ", "Europe/Paris")];
     let ran = run(RunSpec { env, ..RunSpec::new(vec!["env".into(), "-0".into()]) });
     let path = "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
-    let expected = ["A=1 \"2\"\n3", "HOME=/workspace", "LANG=C.UTF-8", path, "TZ=Europe/Paris", ""].join("\0");
+    let expected =
+        ["A=1 \"2\"\n3", "HOME=/workspace", "LANG=C.UTF-8", path, "TZ=Europe/Paris", ""].join("\0");
     assert_eq!(String::from_utf8(ran.stdout).unwrap(), expected);
 }
 
@@ -82,7 +84,8 @@ fn the_working_directory_is_made() {
 
 #[test]
 fn big_output_arrives_whole_and_in_order() {
-    let ran = ok("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; head -c 9000000 /dev/zero >&2");
+    let ran =
+        ok("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; head -c 9000000 /dev/zero >&2");
     let expected: String = (0..20_000).map(|i| format!("line {i}\n")).collect();
     assert!(ran.stdout == expected.as_bytes());
     assert_eq!(ran.stderr.len(), 9_000_000);
@@ -90,7 +93,10 @@ fn big_output_arrives_whole_and_in_order() {
 
 #[test]
 fn what_cannot_be_started_says_why() {
-    let why = |argv: &[&str]| match try_run(&RUNNER, RunSpec::new(argv.iter().map(|arg| (*arg).to_owned()).collect())) {
+    let why = |argv: &[&str]| match try_run(
+        &RUNNER,
+        RunSpec::new(argv.iter().map(|arg| (*arg).to_owned()).collect()),
+    ) {
         Err(RunError::CommandNotRunnable { why }) => why,
         other => panic!("{argv:?}: {:?}", other.map(|ran| ran.end.outcome)),
     };
@@ -103,8 +109,7 @@ fn what_cannot_be_started_says_why() {
 
 #[test]
 fn loopback_works_inside() {
-    let spec = attack_like(&["loopback"]);
-    let ran = run(spec);
+    let ran = run(attack_like(&["loopback"]));
     assert!(ran.out().contains("loopback: Ok"), "{} {}", ran.out(), ran.err());
 }
 
@@ -133,9 +138,10 @@ fn a_cancelled_run_ends_at_once() {
     let began = std::time::Instant::now();
     // The first byte of output is the event: the payload is running by then.
     let mut sink = |_: StdStream, _: &[u8]| cancel.cancel();
-    let ended = RUNNER.run(sh("echo started; sleep 7654321"), &mut sink, &cancel.clone());
+    let marker = marker();
+    let ended = RUNNER.run(sh(&format!("echo started; sleep {marker}")), &mut sink, &cancel.clone());
     assert!(matches!(ended, Err(RunError::Cancelled)), "{:?}", ended.map(|end| end.outcome));
-    assert!(began.elapsed().as_secs() < 5 && !alive("7654321"));
+    assert!(began.elapsed().as_secs() < 5 && !alive(&marker));
 }
 
 #[test]
@@ -147,5 +153,3 @@ fn usage_is_counted() {
     assert!(usage.peak_memory_bytes > 40_000_000 && usage.peak_memory_bytes < 500_000_000, "{usage:?}");
     assert!(usage.wall_us > 10_000, "{usage:?}");
 }
-
-use crate::attacks::attack_like;

@@ -70,7 +70,8 @@ fn an_input_that_is_not_there_or_no_file_is_an_error() {
     let folder = open_folder();
     std::os::unix::fs::symlink("file", folder.path().join("link")).unwrap();
     for name in ["missing", "link"] {
-        let ended = try_run(&RUNNER, RunSpec { inputs: vec![input("in", folder.path().join(name))], ..sh("true") });
+        let ended =
+            try_run(&RUNNER, RunSpec { inputs: vec![input("in", folder.path().join(name))], ..sh("true") });
         let Err(RunError::Setup { step, .. }) = ended else { panic!("{name} was accepted") };
         assert!(step.contains(name), "{step}");
     }
@@ -79,7 +80,11 @@ fn an_input_that_is_not_there_or_no_file_is_an_error() {
 #[test]
 fn without_mounts_inputs_are_copies_and_the_report_says_so() {
     let folder = open_folder();
-    let spec = |policy| RunSpec { inputs: vec![input("in/tree", folder.path())], policy, ..sh("cat in/tree/sub/deep") };
+    let spec = |policy| RunSpec {
+        inputs: vec![input("in/tree", folder.path())],
+        policy,
+        ..sh("cat in/tree/sub/deep")
+    };
     let ran = run(spec(without(Layer::MountNamespace)));
     assert_eq!(ran.out(), "content", "{}", ran.err());
     assert_eq!(ran.row(Layer::ReadOnlyInputs).status, Status::Partial);

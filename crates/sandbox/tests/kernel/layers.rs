@@ -26,7 +26,9 @@ fn a_layer_that_is_off_is_disabled_and_only_its_dependents_are_short() {
         short.sort();
         assert_eq!(short, expected, "{layer}\n{}", table(&ran.end.report));
         assert_eq!(ran.row(layer).evidence, Evidence::None);
-        assert!(ran.end.report.layers.iter().all(|row| row.status == Status::Enforced || row.detail.is_some()));
+        assert!(
+            ran.end.report.layers.iter().all(|row| row.status == Status::Enforced || row.detail.is_some())
+        );
     }
 }
 
@@ -48,8 +50,18 @@ fn a_layer_that_is_off_is_really_off() {
         (Layer::Procfs, "[ -e /proc/self ] && echo in || echo out", "in", "out"),
         (Layer::Landlock, "cat /.requiem/canary >/dev/null 2>&1 && echo out || echo in", "in", "out"),
         (Layer::Seccomp, "grep -q 'Seccomp:.2' /proc/self/status && echo in || echo out", "in", "out"),
-        (Layer::Capabilities, "grep -q 'CapBnd:.0000000000000000' /proc/self/status && echo in || echo out", "in", "out"),
-        (Layer::Rlimits, "[ $(ulimit -c) = 0 ] && [ $(ulimit -n) = 1024 ] && echo in || echo out", "in", "out"),
+        (
+            Layer::Capabilities,
+            "grep -q 'CapBnd:.0000000000000000' /proc/self/status && echo in || echo out",
+            "in",
+            "out",
+        ),
+        (
+            Layer::Rlimits,
+            "[ $(ulimit -c) = 0 ] && [ $(ulimit -n) = 1024 ] && echo in || echo out",
+            "in",
+            "out",
+        ),
         (Layer::NetworkNamespace, "[ $(wc -l < /proc/net/dev) = 3 ] && echo in || echo out", "in", "out"),
         (Layer::UserNamespace, "[ $(wc -l < /proc/self/uid_map) = 1 ] && echo in || echo out", "in", "out"),
     ];

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use requiem_model::names::EnvName;
 use requiem_model::report::{LayerReport, SandboxReport, Status};
@@ -98,11 +99,18 @@ pub(crate) fn table(report: &SandboxReport) -> String {
     report.layers.iter().map(row).collect()
 }
 
+/// A number of seconds to sleep that no other process sleeps, by which a payload's processes are found again.
+pub(crate) fn marker() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}{:03}", std::process::id(), 100 + COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Whether any process of the host has `marker` in its command line.
 pub(crate) fn alive(marker: &str) -> bool {
     let own = std::process::id().to_string();
     std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|entry| {
-        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok() && name != own);
+        let is_process =
+            entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok() && name != own);
         let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         is_process && String::from_utf8_lossy(&words).contains(marker)
     })
@@ -111,10 +119,17 @@ pub(crate) fn alive(marker: &str) -> bool {
 /// A helper test of this binary as a command of its own.
 pub(crate) fn helper(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(helper_args(name));
+    command.args(helper_args(name)).env(HELPER, "1");
     command
 }
 
-pub(crate) fn helper_args(name: &str) -> [&str; 5] {
-    ["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]
+pub(crate) fn helper_args(name: &str) -> [&str; 4] {
+    ["--exact", name, "--nocapture", "--test-threads=1"]
+}
+
+/// Set for helpers, which do nothing when the whole suite runs them.
+pub(crate) const HELPER: &str = "REQUIEM_TEST_HELPER";
+
+pub(crate) fn is_helper() -> bool {
+    std::env::var_os(HELPER).is_some()
 }

@@ -130,6 +130,8 @@ impl GroupDriver for Group {
         self.all().try_for_each(|dir| dir.write("cgroup.procs", "0"))
     }
 
+    #[cfg(test)]
+    #[cfg(test)]
     fn add(&self, pid: Pid) -> nix::Result<()> {
         self.all().try_for_each(|dir| dir.write("cgroup.procs", &pid.to_string()))
     }

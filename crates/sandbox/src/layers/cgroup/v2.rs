@@ -95,6 +95,8 @@ impl GroupDriver for Group {
         self.dir.write("cgroup.procs", "0")
     }
 
+    #[cfg(test)]
+    #[cfg(test)]
     fn add(&self, pid: Pid) -> nix::Result<()> {
         self.dir.write("cgroup.procs", &pid.to_string())
     }
