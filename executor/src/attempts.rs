@@ -217,16 +217,19 @@ impl Attempts {
     /// # Errors
     /// An unknown attempt, one that has not ended, or a journal that takes nothing.
     pub fn acknowledge(&self, key: &AttemptKey) -> Result<(), ChangeError> {
-        let mut table = self.lock();
-        let entry = table.get(key).ok_or_else(|| ChangeError::Unknown(key.clone()))?;
+        let entry = self.get(key).ok_or_else(|| ChangeError::Unknown(key.clone()))?;
         if !entry.state().is_final() {
             return Err(ChangeError::NotFinal(key.clone()));
         }
-        if table.acked.contains(key) {
+        if self.lock().acked.contains(key) {
             return Ok(());
         }
+        // Without the lock on the table: the disk may be slow. Two records of one acknowledgement mean one.
         self.journal.append(&Record::Acked { key: key.clone() })?;
-        table.acked.push_back(key.clone());
+        let mut table = self.lock();
+        if !table.acked.contains(key) {
+            table.acked.push_back(key.clone());
+        }
         if table.acked.len() > self.keep_acked
             && let Some(oldest) = table.acked.pop_front()
         {

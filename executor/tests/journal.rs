@@ -319,6 +319,9 @@ fn a_full_disk_refuses_a_record_and_keeps_the_others() {
     assert!(matches!(refused, JournalError::Full { .. }), "{refused}");
     assert_eq!(journal.stopped(), None, "a full disk is no reason to stop for good");
     assert!(!kept.is_empty());
+    let (log, sound) =
+        (disk.path().join("journal/attempts.log"), journal.stats().bytes.load(Ordering::Relaxed));
+    assert_eq!(fs::metadata(log).unwrap().len(), sound, "nothing is left of the refused record");
     drop(journal);
     let (_journal, replay) = open(&disk.path().join("journal"));
     assert_eq!(sealed_uids(&replay), kept);

@@ -22,7 +22,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::{io, thread};
 
@@ -126,6 +126,8 @@ struct Shared {
     /// A sync ended.
     done: Condvar,
     stats: JournalStats,
+    /// The first failure after which nothing is promised. Beside the lock: who only asks never waits for a compaction.
+    stopped: OnceLock<String>,
     dir: PathBuf,
     options: JournalOptions,
     retire: Retire,
@@ -140,7 +142,6 @@ struct Inner {
     wanted: u64,
     synced: u64,
     compact_at: u64,
-    stopped: Option<String>,
     closing: bool,
 }
 
@@ -161,7 +162,6 @@ impl Journal {
             wanted: 0,
             synced: 0,
             compact_at: compact_at(&options, opened.len),
-            stopped: None,
             closing: false,
         };
         let stats = JournalStats::default();
@@ -171,6 +171,7 @@ impl Journal {
             work: Condvar::new(),
             done: Condvar::new(),
             stats,
+            stopped: OnceLock::new(),
             dir: dir.to_owned(),
             options,
             retire,
@@ -203,7 +204,7 @@ impl Journal {
 
     /// Why the journal takes no more records, if that is so.
     pub fn stopped(&self) -> Option<String> {
-        self.shared.lock().stopped.clone()
+        self.shared.stopped.get().cloned()
     }
 
     /// Figures for metrics.
@@ -230,12 +231,21 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn check(&self) -> Result<(), JournalError> {
+        self.stopped.get().map_or(Ok(()), |why| Err(JournalError::Stopped { why: why.clone() }))
+    }
+
+    /// Promises nothing from now on. Called with the lock held, so that nobody begins to wait in between.
+    fn stop(&self, why: String) {
+        let first = self.stopped.get_or_init(|| why);
+        tracing::error!(why = first, "the journal stopped; restart the executor");
+        self.done.notify_all();
+    }
+
     fn write(&self, record: &Record) -> Result<u64, JournalError> {
         let payload = record.encode()?;
         let mut inner = self.lock();
-        if let Some(why) = &inner.stopped {
-            return Err(JournalError::Stopped { why: why.clone() });
-        }
+        self.check()?;
         let bytes = frame::frame(&inner.seed, inner.len, &payload);
         if let Err(error) = inner.file.write_all_at(&bytes, inner.len) {
             return Err(self.undo(&mut inner, error));
@@ -246,11 +256,10 @@ impl Shared {
         Ok(inner.written)
     }
 
-    /// Cuts a half-written frame off. Without that, a later frame would stand behind a gap.
+    /// Cuts off what was written of a frame that is not to be. If all of it got there, nobody may find it later.
     fn undo(&self, inner: &mut Inner, error: io::Error) -> JournalError {
         if let Err(cut) = inner.file.set_len(inner.len) {
-            inner.stopped = Some(format!("{error}, and then {cut}"));
-            self.done.notify_all();
+            self.stop(format!("{error}, and then {cut}"));
         }
         io_error("write", &self.dir.join(file::NAME), error)
     }
@@ -260,9 +269,7 @@ impl Shared {
         inner.wanted = inner.wanted.max(sequence);
         self.work.notify_one();
         while inner.synced < sequence {
-            if let Some(why) = &inner.stopped {
-                return Err(JournalError::Stopped { why: why.clone() });
-            }
+            self.check()?;
             inner = self.done.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
@@ -275,11 +282,11 @@ impl Shared {
             while inner.wanted <= inner.synced && !inner.closing {
                 inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
             }
-            if inner.stopped.is_some() || (inner.closing && inner.written <= inner.synced) {
+            if self.stopped.get().is_some() || (inner.closing && inner.written <= inner.synced) {
                 return;
             }
             inner = self.sync_round(inner);
-            if inner.stopped.is_none() && inner.len > inner.compact_at {
+            if self.stopped.get().is_none() && inner.len > inner.compact_at {
                 self.compact(&mut inner);
             }
         }
@@ -293,7 +300,7 @@ impl Shared {
         let mut inner = self.lock();
         match synced {
             Ok(()) => inner.synced = inner.synced.max(covered),
-            Err(error) => inner.stopped = Some(format!("fdatasync: {error}")),
+            Err(error) => self.stop(format!("fdatasync: {error}")),
         }
         self.done.notify_all();
         inner
