@@ -14,7 +14,8 @@ use crate::queue::Key;
 
 /// How long one poll waits for the end of a run.
 const RUNNING: Duration = Duration::from_secs(30);
-/// How long one poll waits while the attempt is queued: executors answer at the end, not at the start of a run.
+/// How long one poll waits while the attempt is queued or has just begun: executors answer at the end, not at the
+/// start of a run.
 const QUEUED: Duration = Duration::from_secs(2);
 
 /// One attempt that is waited for.
@@ -38,14 +39,19 @@ pub fn ensure(context: &Context, followed: Followed) {
 }
 
 async fn follow(context: Context, followed: Followed) {
-    let (mut pause, mut troubles) = (QUEUED, 0);
+    let (mut pause, mut troubles, mut ran) = (QUEUED, 0, false);
     loop {
         let Followed { uid, attempt, endpoint, .. } = &followed;
         match context.dispatcher.wait(endpoint, uid, *attempt, pause).await {
             Ok(Some(state)) => {
                 troubles = 0;
-                pause = if matches!(state, AttemptState::Queued) { QUEUED } else { RUNNING };
-                let over = state.is_final();
+                let (over, runs) = (state.is_final(), state == AttemptState::Running);
+                if runs && !std::mem::replace(&mut ran, true) {
+                    // It just began, or was running when we came: said only if it is not over soon.
+                    pause = QUEUED;
+                    continue;
+                }
+                pause = if runs { RUNNING } else { QUEUED };
                 if !note(&context, &followed, Place::At(endpoint.clone(), Box::new(state))) || over {
                     return;
                 }

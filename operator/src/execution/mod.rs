@@ -83,7 +83,7 @@ pub async fn reconcile(context: Context, key: Key) -> Verdict {
 async fn drive(context: &Context, key: &Key) -> Result<Verdict, ReconcileError> {
     let Some(object) = observe::object(context, key) else { return Ok(Verdict::Done) };
     let object = match &object.0 {
-        Ok(object) => object,
+        Ok(object) => &context.tracker.freshest(object),
         Err(malformed) => {
             let refusal =
                 InvalidSpec(format!("the stored object cannot be read: {}; create it anew", malformed.error));
@@ -119,6 +119,8 @@ async fn conclude(
     plan: &Plan,
     settled: Settled,
 ) -> Result<Verdict, ReconcileError> {
+    // Asked first: as soon as the status is terminal, the watch reports the object as gone.
+    let seen = context.tracker.with(&plan.uid, |live| live.seen);
     let verdict_of_bundle = settled.bundle.clone().map(|bundle| proof_bundle::conclude(context, bundle));
     let status = report::end(context, object, &settled);
     let (written, ()) = futures::future::join(status, async {
@@ -129,10 +131,7 @@ async fn conclude(
     .await;
     let written = written?;
     let end = settled.end;
-    let seen = context.tracker.with(&plan.uid, |live| {
-        live.place = tracker::Place::Finished;
-        live.seen
-    });
+    context.tracker.with(&plan.uid, |live| live.place = tracker::Place::Finished);
     if written == Written::Yes {
         let took = seen.map(|seen| seen.elapsed()).unwrap_or_default();
         announce(context, object, end.result, &end.message, took);

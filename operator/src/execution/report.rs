@@ -3,6 +3,8 @@
 //! The status is a pure function of what was applied. The patch names UID and resourceVersion, so a status that
 //! was computed from an old object is refused by the API server; so is every change of a terminal field.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -138,7 +140,12 @@ pub async fn progress(
         return Ok(Written::Unchanged);
     }
     match patch(context, &object.metadata, &status).await {
-        Ok(()) => Ok(Written::Yes),
+        Ok(mut written) => {
+            written.metadata.managed_fields = None;
+            let uid = object.metadata.uid.as_deref().unwrap_or_default();
+            context.tracker.with(uid, |live| live.written = Some(Arc::new(written)));
+            Ok(Written::Yes)
+        }
         Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(Written::Superseded),
         Err(error) => Err(error),
     }
@@ -154,7 +161,7 @@ pub async fn end(context: &Context, object: &Execution, settled: &Settled) -> Re
         terminal(settled, &previous, object.metadata.generation.unwrap_or(0), &now())
     };
     let mut fenced = match patch(context, &object.metadata, &status(object)).await {
-        Ok(()) => return Ok(Written::Yes),
+        Ok(_) => return Ok(Written::Yes),
         Err(ApiError::Gone { .. }) => return Ok(Written::Superseded),
         Err(error @ ApiError::Fenced { .. }) => error,
         Err(error) => return Err(error),
@@ -169,7 +176,7 @@ pub async fn end(context: &Context, object: &Execution, settled: &Settled) -> Re
             return Ok(Written::Superseded);
         }
         match patch(context, &live.metadata, &status(&live)).await {
-            Ok(()) => return Ok(Written::Yes),
+            Ok(_) => return Ok(Written::Yes),
             Err(ApiError::Gone { .. }) => return Ok(Written::Superseded),
             Err(error @ ApiError::Fenced { .. }) => fenced = error,
             Err(error) => return Err(error),
@@ -191,13 +198,17 @@ pub async fn invalid(
     let generation = meta.generation.unwrap_or(0);
     let status = ended(ResultReason::InvalidSpec, &refusal.0, previous, generation, &now());
     match patch(context, meta, &status).await {
-        Ok(()) => Ok(Written::Yes),
+        Ok(_) => Ok(Written::Yes),
         Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(Written::Superseded),
         Err(error) => Err(error),
     }
 }
 
-async fn patch(context: &Context, meta: &ObjectMeta, status: &ExecutionStatus) -> Result<(), ApiError> {
+async fn patch(
+    context: &Context,
+    meta: &ObjectMeta,
+    status: &ExecutionStatus,
+) -> Result<Execution, ApiError> {
     let key = Key {
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),
@@ -206,7 +217,7 @@ async fn patch(context: &Context, meta: &ObjectMeta, status: &ExecutionStatus) -
         "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
         "status": status,
     });
-    context.writer.patch_status::<Execution>(&key, &body).await.map(drop)
+    context.writer.patch_status(&key, &body).await
 }
 
 fn micro_time(text: &str) -> Option<MicroTime> {

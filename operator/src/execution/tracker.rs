@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use requiem_crds::Execution;
 use requiem_model::attempt::AttemptState;
 use tokio::task::AbortHandle;
 
@@ -49,6 +50,8 @@ pub struct Live {
     pub not_before: Option<Instant>,
     /// Whether the executor was told to end the attempt.
     pub cancelling: bool,
+    /// The object as the API server answered our last write: the cache may lag behind it.
+    pub written: Option<Arc<Execution>>,
     follower: Option<AbortHandle>,
 }
 
@@ -100,6 +103,7 @@ impl Tracker {
             refusals: 0,
             not_before: None,
             cancelling: false,
+            written: None,
             follower: None,
         });
     }
@@ -124,6 +128,16 @@ impl Tracker {
     /// Changes what is known about `uid`; `None` if it is not known any more.
     pub fn with<T>(&self, uid: &str, change: impl FnOnce(&mut Live) -> T) -> Option<T> {
         self.lock().get_mut(uid).map(change)
+    }
+
+    /// The newer of `cached` and what the API server answered our last write.
+    pub fn freshest(&self, cached: &Execution) -> Execution {
+        let uid = cached.metadata.uid.as_deref().unwrap_or_default();
+        let written = self.with(uid, |live| live.written.clone()).flatten();
+        match written.filter(|written| version(written) > version(cached)) {
+            Some(written) => (*written).clone(),
+            None => cached.clone(),
+        }
     }
 
     /// Whether the status of `uid` is known to be terminal, whatever a lagging cache says.
@@ -171,6 +185,11 @@ impl Live {
     }
 }
 
+/// Resource versions of one kind are numbers that rise (since Kubernetes 1.35 by contract, before by habit).
+fn version(object: &Execution) -> Option<u64> {
+    object.metadata.resource_version.as_deref()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,5 +229,21 @@ mod tests {
         assert_eq!(tracker.known("uid", 1).unwrap().attempt, 2);
         assert_eq!(tracker.known("uid", 5).unwrap().attempt, 5);
         assert_eq!(tracker.known("uid", 1).unwrap().attempt, 5);
+    }
+
+    #[test]
+    fn the_newer_object_counts() {
+        let tracker = tracker(Place::Nowhere);
+        let object = |version: &str| {
+            let mut object = super::super::samples::execution();
+            object.metadata.uid = Some("uid".into());
+            object.metadata.resource_version = Some(version.into());
+            object
+        };
+        let version = |object: Execution| object.metadata.resource_version.unwrap();
+        assert_eq!(version(tracker.freshest(&object("9"))), "9");
+        tracker.with("uid", |live| live.written = Some(Arc::new(object("10"))));
+        assert_eq!(version(tracker.freshest(&object("9"))), "10");
+        assert_eq!(version(tracker.freshest(&object("11"))), "11");
     }
 }
