@@ -30,8 +30,7 @@ use crate::{DEFAULT_POOL, schema};
     validation = refusing(
         "!has(oldSelf.status) || !oldSelf.status.terminal || (self.spec.suspend == oldSelf.spec.suspend \
          && self.spec.cancel == oldSelf.spec.cancel)",
-        "suspend and cancel are immutable once status.terminal is true: the Execution has ended",
-        "spec"
+        "'suspend and cancel are immutable once status.terminal is true: the Execution has ended'"
     ),
     selectable = ".spec.executor.poolRef.name",
     selectable = ".status.terminal",
@@ -96,24 +95,13 @@ use crate::{DEFAULT_POOL, schema};
     )
 )]
 #[x_kube(
-    validation = immutable("command"),
-    validation = immutable("args"),
-    validation = immutable("workingDir"),
-    validation = immutable("env"),
-    validation = immutable("stdin"),
-    validation = immutable("inputs"),
-    validation = immutable("outputs"),
-    validation = immutable("nonce"),
-    validation = immutable("timeoutSeconds"),
-    validation = immutable("limits"),
-    validation = immutable("policy"),
-    validation = immutable("executor"),
-    validation = immutable("retry"),
-    validation = immutable("proof"),
+    validation = immutable(
+        &["command", "timeoutSeconds", "limits", "executor", "retry", "proof"],
+        &["args", "workingDir", "env", "stdin", "inputs", "outputs", "nonce", "policy"]
+    ),
     validation = refusing(
         "!oldSelf.cancel || self.cancel",
-        "cancel is immutable once true: a cancelled run cannot be resumed",
-        "cancel"
+        "'cancel is immutable once true: a cancelled run cannot be resumed'"
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -80,7 +80,7 @@ pub struct EndpointSpec {
 
 /// What the executors of the pool answered last.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = monotonic("observedGeneration"))]
+#[x_kube(validation = monotonic(&["observedGeneration"]))]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutorPoolStatus {
     /// The metadata.generation that this status speaks of; -1 before the operator has looked.

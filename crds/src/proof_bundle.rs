@@ -65,12 +65,7 @@ use crate::schema;
         priority = 1
     )
 )]
-#[x_kube(
-    validation = immutable("body"),
-    validation = immutable("executionRoot"),
-    validation = immutable("bundleRoot"),
-    validation = immutable("executionRef")
-)]
+#[x_kube(validation = immutable(&["body", "executionRoot", "bundleRoot", "executionRef"], &[]))]
 #[serde(rename_all = "camelCase")]
 pub struct ProofBundleSpec {
     /// The exact canonical bytes of the bundle, at most 256 KiB. Any change of any byte changes a root.
@@ -100,7 +95,7 @@ pub struct ExecutionRef {
 
 /// The verdict.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = monotonic("observedGeneration"))]
+#[x_kube(validation = monotonic(&["observedGeneration"]))]
 #[serde(rename_all = "camelCase")]
 pub struct ProofBundleStatus {
     /// The metadata.generation that this status speaks of; -1 before the operator has looked.

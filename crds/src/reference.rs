@@ -91,7 +91,8 @@ fn rules(out: &mut String, part: &str, schema: &JSONSchemaProps) {
     let mut messages = Vec::new();
     walk(part, schema, &mut |path, field| {
         for rule in field.x_kubernetes_validations.iter().flatten() {
-            if let Some(message) = &rule.message {
+            let computed = rule.message_expression.iter().flat_map(|text| literals(text));
+            for message in rule.message.iter().map(String::as_str).chain(computed) {
                 messages.push(format!("- {}: {message}", code(path)));
             }
         }
@@ -100,6 +101,14 @@ fn rules(out: &mut String, part: &str, schema: &JSONSchemaProps) {
         line(out, &format!("\nRules that the API server enforces on the {part}:\n"));
         messages.iter().for_each(|message| line(out, message));
     }
+}
+
+/// The messages within the expression that chooses one of them.
+fn literals(expression: &str) -> impl Iterator<Item = &str> {
+    // A message follows a question mark and ends before the next choice; a lone one is the whole expression.
+    let chosen = expression.split(" ? '").skip(1).filter_map(|rest| rest.split("' : (").next());
+    let lone = expression.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    chosen.chain(lone)
 }
 
 fn words(out: &mut String) {

@@ -1,50 +1,39 @@
-//! CEL rules that several kinds share. A rule stands on the object that holds the field, never on the field
-//! itself: a rule on a field is not evaluated when the field is removed, and a stale writer that drops a
-//! field would pass.
+//! CEL rules that several kinds share.
+//!
+//! A rule stands on the object that holds the fields, never on a field itself: a rule on a field is not
+//! evaluated when the field is removed, and a stale writer that drops a field would pass. Every write of an
+//! object evaluates every rule of it, so there is one rule for many fields, and the message, which is computed
+//! for a refusal only, names the first field concerned.
 
 use kube::core::{Message, Reason, Rule};
 
-/// Field `name` of a spec never changes, and is neither added nor removed.
-pub(crate) fn immutable(name: &str) -> Rule {
-    refusing(
-        format!(
-            "has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
-        ),
-        format!("{name} is immutable: create a new object instead"),
-        name,
-    )
+/// Fields of a spec that never change, and are neither added nor removed: `always` are there in every object,
+/// because they are required or have a default; `optional` need not be.
+pub(crate) fn immutable(always: &[&str], optional: &[&str]) -> Rule {
+    let message = |name: &str| format!("{name} is immutable: create a new object instead");
+    // Looking up a field is what a rule costs most, so no `has()` where it can only be true.
+    let always = always.iter().map(|name| (format!("self.{name} == oldSelf.{name}"), message(name)));
+    let optional = optional.iter().map(|name| (unchanged(name), message(name)));
+    every("", &always.chain(optional).collect::<Vec<_>>()).reason(Reason::FieldValueForbidden)
 }
 
-/// Field `name` of a status does not change once `terminal` is true, and is neither added nor removed.
-pub(crate) fn fenced(name: &str) -> Rule {
-    refusing(
-        format!(
-            "!oldSelf.terminal || (has(self.{name}) == has(oldSelf.{name}) \
-             && (!has(self.{name}) || self.{name} == oldSelf.{name}))"
-        ),
-        format!("{name} is immutable once terminal is true"),
-        name,
-    )
+/// The fields `frozen` of a status do not change once `terminal` is true, and are neither added nor removed.
+/// The fields `late` may still be added, but then neither change nor go.
+pub(crate) fn fenced(frozen: &[&str], late: &[&str]) -> Rule {
+    let message = |name: &str| format!("{name} is immutable once terminal is true");
+    let frozen = frozen.iter().map(|name| (unchanged(name), message(name)));
+    let late =
+        late.iter().map(|name| (format!("!has(oldSelf.{name}) || {}", unchanged(name)), message(name)));
+    every("!oldSelf.terminal || ", &frozen.chain(late).collect::<Vec<_>>())
+        .reason(Reason::FieldValueForbidden)
 }
 
-/// Field `name` of a status may be added after the end, but then neither changes nor goes.
-pub(crate) fn set_once(name: &str) -> Rule {
-    refusing(
-        format!(
-            "!oldSelf.terminal || !has(oldSelf.{name}) || (has(self.{name}) && self.{name} == oldSelf.{name})"
-        ),
-        format!("{name} is immutable once it is set and terminal is true"),
-        name,
-    )
-}
-
-/// Field `name` of a status is a number that never decreases.
-pub(crate) fn monotonic(name: &str) -> Rule {
-    refusing(
-        format!("self.{name} >= oldSelf.{name}"),
-        format!("{name} never decreases: the writer is stale"),
-        name,
-    )
+/// The fields `names` of a status are numbers that never decrease.
+pub(crate) fn monotonic(names: &[&str]) -> Rule {
+    let rows = names.iter().map(|name| {
+        (format!("self.{name} >= oldSelf.{name}"), format!("{name} never decreases: the writer is stale"))
+    });
+    every("", &rows.collect::<Vec<_>>()).reason(Reason::FieldValueForbidden)
 }
 
 /// A rule about values, not about changes.
@@ -52,10 +41,31 @@ pub(crate) fn valid(rule: &str, message: &str) -> Rule {
     Rule::new(rule).message(Message::Message(message.to_owned())).reason(Reason::FieldValueInvalid)
 }
 
-/// A change of field `name` that is refused.
-pub(crate) fn refusing(rule: impl Into<String>, message: impl Into<String>, name: &str) -> Rule {
-    Rule::new(rule)
-        .message(Message::Message(message.into()))
-        .reason(Reason::FieldValueForbidden)
-        .field_path(format!(".{name}"))
+/// Several rules about values in one.
+pub(crate) fn all_valid(rules: &[(&str, &str)]) -> Rule {
+    let rows = rules.iter().map(|(rule, message)| ((*rule).to_owned(), (*message).to_owned()));
+    every("", &rows.collect::<Vec<_>>()).reason(Reason::FieldValueInvalid)
+}
+
+/// A change that is refused, with an expression for the message.
+pub(crate) fn refusing(rule: &str, message: &str) -> Rule {
+    Rule::new(rule).message(Message::Expression(message.to_owned())).reason(Reason::FieldValueForbidden)
+}
+
+/// Both absent, or both there and equal. The shorter `self.?name == oldSelf.?name` means the same, but the API
+/// server cannot estimate what it costs.
+fn unchanged(name: &str) -> String {
+    format!(
+        "(has(self.{name}) ? has(oldSelf.{name}) && self.{name} == oldSelf.{name} : !has(oldSelf.{name}))"
+    )
+}
+
+/// Every condition of `rows`, in one rule; the message is that of the first that does not hold. Nested choices,
+/// because the API server can estimate their cost, and not that of a list of names that is joined.
+fn every(unless: &str, rows: &[(String, String)]) -> Rule {
+    let conditions: Vec<String> = rows.iter().map(|(condition, _)| format!("({condition})")).collect();
+    let message = rows.iter().rev().fold("''".to_owned(), |rest, (condition, message)| {
+        format!("!({condition}) ? '{message}' : ({rest})")
+    });
+    Rule::new(format!("{unless}({})", conditions.join(" && "))).message(Message::Expression(message))
 }

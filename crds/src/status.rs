@@ -13,7 +13,7 @@ use requiem_model::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{fenced, monotonic, refusing, set_once, valid};
+use crate::rules::{all_valid, fenced, monotonic, refusing, valid};
 use crate::schema;
 
 /// Outputs and missing outputs that a status lists at most; the proof holds all of them.
@@ -24,51 +24,33 @@ pub const TAIL_BYTES: usize = 1024;
 /// What happened. Written by the operator alone, in one patch, after it recomputed the proof.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[x_kube(
-    validation = monotonic("observedGeneration"),
-    validation = monotonic("attempts"),
-    validation = fenced("terminal"),
-    validation = fenced("result"),
-    validation = fenced("attempts"),
-    validation = fenced("startTime"),
-    validation = fenced("completionTime"),
-    validation = fenced("durationMs"),
-    validation = fenced("duration"),
-    validation = fenced("exitCode"),
-    validation = fenced("signal"),
-    validation = fenced("terminationReason"),
-    validation = fenced("requestDigest"),
-    validation = fenced("resultDigest"),
-    validation = fenced("stdout"),
-    validation = fenced("stderr"),
-    validation = fenced("outputs"),
-    validation = fenced("missingOutputs"),
-    validation = fenced("unlistedOutputs"),
-    validation = fenced("sandbox"),
-    validation = fenced("determinismConfidence"),
-    validation = fenced("executionRoot"),
-    validation = fenced("proofRoot"),
-    validation = fenced("engine"),
-    validation = fenced("executor"),
-    validation = set_once("proofBundleRef"),
+    validation = monotonic(&["observedGeneration", "attempts"]),
+    validation = fenced(
+        &[
+            "terminal", "result", "attempts", "startTime", "completionTime", "durationMs", "duration", "exitCode",
+            "signal", "terminationReason", "requestDigest", "resultDigest", "stdout", "stderr", "outputs",
+            "missingOutputs", "unlistedOutputs", "sandbox", "determinismConfidence", "executionRoot", "proofRoot",
+            "engine", "executor",
+        ],
+        &["proofBundleRef"]
+    ),
     validation = refusing(
         "!oldSelf.terminal || !has(oldSelf.conditions) || oldSelf.conditions.filter(c, c.type == 'Succeeded').all(o, \
          has(self.conditions) && self.conditions.exists(c, c.type == 'Succeeded' && c.status == o.status && c.reason == o.reason))",
-        "the Succeeded condition is immutable once terminal is true",
-        "conditions"
+        "'the Succeeded condition is immutable once terminal is true'"
     ),
-    validation = valid(
-        "has(self.result) == self.terminal",
-        "result and terminal are set together"
-    ),
-    validation = valid(
-        "has(self.proofRoot) == has(self.executionRoot) && has(self.proofRoot) == has(self.resultDigest)",
-        "proofRoot, executionRoot and resultDigest are set together"
-    ),
-    validation = valid(
-        "!has(self.result) || self.result != 'Succeeded' || (has(self.proofRoot) && has(self.exitCode) && self.exitCode == 0)",
-        "a result of Succeeded needs exitCode 0 and a proofRoot"
-    ),
-    validation = valid("!has(self.exitCode) || !has(self.signal)", "exitCode and signal exclude one another")
+    validation = all_valid(&[
+        ("has(self.result) == self.terminal", "result and terminal are set together"),
+        (
+            "has(self.proofRoot) == has(self.executionRoot) && has(self.proofRoot) == has(self.resultDigest)",
+            "proofRoot, executionRoot and resultDigest are set together"
+        ),
+        (
+            "!has(self.result) || self.result != 'Succeeded' || (has(self.proofRoot) && has(self.exitCode) && self.exitCode == 0)",
+            "a result of Succeeded needs exitCode 0 and a proofRoot"
+        ),
+        ("!has(self.exitCode) || !has(self.signal)", "exitCode and signal exclude one another"),
+    ])
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutionStatus {
