@@ -51,11 +51,11 @@ pub fn run(options: &Options) -> Result<()> {
     samples::apply(&site, &samples)?;
     samples::wait(&site, &samples)?;
 
+    show::staging(&site, &samples::records_again())?;
     show::table(&site)?;
     show::endings(&site, &samples)?;
     show::status(&site, "sqlite-1")?;
     show::twins(&site, "sqlite-1", "sqlite-2")?;
-    show::staging(&site)?;
     let proof = show::fetch_proof(&site, "sqlite-1")?;
 
     if options.keep {

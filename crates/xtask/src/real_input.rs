@@ -18,10 +18,11 @@ const SQLITE_FILES: [(&str, &str); 2] = [
 /// What the sample adds, from `config/samples/real/sqlite`.
 const SQLITE_OURS: [&str; 2] = ["build.sh", "workload.c"];
 
-/// Size of the generated records.
-const RECORD_BYTES: u64 = 128 << 20;
+/// The generated records: so many parts of at least so many bytes.
+const RECORD_PARTS: u32 = 128;
+const RECORD_PART_BYTES: usize = 1 << 20;
 /// BLAKE3 of the generated records.
-pub const RECORDS_DIGEST: &str = "ace107d4c1e9d2b8d36c9186a56a30b7f8a4fb8571948165976506344e01549c";
+pub const RECORDS_DIGEST: &str = "c96ff5e30ab79474bcc482cb3f260235aa090c55c6e0af1ec7a9d35c5b40dc7c";
 
 /// Prepares the folder that the SQLite samples have as their input tree, below `scratch`.
 ///
@@ -44,7 +45,7 @@ pub fn sqlite(scratch: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Writes the records below `scratch`: lines of `sensor,reading`.
+/// Writes the records below `scratch`: lines of `sensor,reading`, in 128 parts of 1 MiB, each with a line of its own first.
 ///
 /// # Errors
 /// The disk is full, or the generator no longer makes what it made.
@@ -52,18 +53,28 @@ pub fn records(scratch: &Path) -> Result<PathBuf> {
     let step = Step::begin("generate 128 MiB of records");
     let path = scratch.join("records.csv");
     let doing = || Error::io(format!("write {}", path.display()));
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(doing())?);
-    let (mut state, mut written) = (0x2545_f491_4f6c_dd1d_u64, 0_u64);
-    while written < RECORD_BYTES {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let line = format!("sensor-{:02},{:010}\n", (state >> 33) % 64, (state >> 31) % 10_000_000_000);
-        file.write_all(line.as_bytes()).map_err(doing())?;
-        written += line.len() as u64;
+    let mut file = BufWriter::new(File::create(&path).map_err(doing())?);
+    let part = part();
+    for number in 0..RECORD_PARTS {
+        writeln!(file, "part-{number:03},{:010}", part.len()).map_err(doing())?;
+        file.write_all(&part).map_err(doing())?;
     }
     file.into_inner().map_err(std::io::IntoInnerError::into_error).map_err(doing())?;
     check_digest(&path, RECORDS_DIGEST)?;
     step.done();
     Ok(path)
+}
+
+/// 1 MiB of records, from a fixed linear congruence.
+fn part() -> Vec<u8> {
+    let mut part = Vec::with_capacity(RECORD_PART_BYTES + 32);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    while part.len() < RECORD_PART_BYTES {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let line = format!("sensor-{:02},{:010}\n", (state >> 33) % 64, (state >> 31) % 10_000_000_000);
+        part.extend_from_slice(line.as_bytes());
+    }
+    part
 }
 
 /// Downloads the module (checked against go.sum) and returns the folder it was unpacked into.

@@ -12,8 +12,8 @@ use super::site::Site;
 use crate::progress::Step;
 use crate::{Error, Result, paths, process, real_input};
 
-/// Files of the folder that are no Executions: the pool is the demo's own.
-const OTHERS: [&str; 2] = ["pool.yaml", "kustomization.yaml"];
+/// Files that are not applied with the rest: the pool is the demo's own, and one sample comes later, alone.
+const OTHERS: [&str; 3] = ["pool.yaml", "kustomization.yaml", "records-again.yaml"];
 
 /// One sample.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ pub(crate) fn prepare(site: &Site) -> Result<Vec<Sample>> {
         put(site, &samples, &input)?;
     }
     Ok(samples)
+}
+
+/// The sample that is applied alone, when the store is warm.
+pub(crate) fn records_again() -> PathBuf {
+    paths::repository().join("config/samples/real/records-again.yaml")
 }
 
 /// Applies all at once.
