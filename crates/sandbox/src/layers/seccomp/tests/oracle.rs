@@ -15,10 +15,13 @@ use crate::layers::seccomp::policy::Action;
 fn another_compiler_allows_the_same_calls() {
     let theirs = theirs();
     let ours = Filter::compile().unwrap().program;
+    let policy = default_policy();
     let arguments = argument_samples();
     let mut allowed = 0;
     for nr in 0..1024 {
-        for args in &arguments {
+        // Where arguments do not matter, one set of them is enough for their long chain of comparisons.
+        let conditional = policy.rules.get(&nr).is_some_and(|rule| !rule.clauses.is_empty());
+        for args in if conditional { &arguments[..] } else { &arguments[..1] } {
             let call = Call { nr, arch: here().audit, args: *args };
             let is_allowed = bpf::run(&ours, &call).verdict == libc::SECCOMP_RET_ALLOW;
             assert_eq!(is_allowed, bpf::run(&theirs, &call).verdict == libc::SECCOMP_RET_ALLOW, "{call:x?}");
@@ -26,7 +29,7 @@ fn another_compiler_allows_the_same_calls() {
         }
     }
     // Both halves of the question have been asked.
-    assert!(allowed > arguments.len() * 200 && allowed < arguments.len() * 400, "{allowed}");
+    assert!(allowed > 1000 && allowed < 6 * arguments.len(), "{allowed}");
 }
 
 fn theirs() -> BpfProgram {

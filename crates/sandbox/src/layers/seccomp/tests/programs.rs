@@ -92,11 +92,14 @@ fn java() {
     works_if_installed(folder.path(), "java", &["T.java"], "all good");
 }
 
+/// The Go tool is a Go program itself: threads, signals, polling, children. (`go run` works, too, but compiles the
+/// standard library first, which takes a minute where it is not cached.)
 #[test]
 fn go() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("t.go"), GO).unwrap();
-    works_if_installed(folder.path(), "go", &["run", "t.go"], "all good");
+    std::fs::write(folder.path().join("t.go"), "package main\nfunc main() {  }\n").unwrap();
+    works_if_installed(folder.path(), "go", &["list", "std"], "net/http");
+    works_if_installed(folder.path(), "go", &["fmt", "t.go"], "t.go");
 }
 
 #[test]
@@ -227,33 +230,5 @@ public class T {
         System.gc();
         System.out.println("all good");
     }
-}
-"#;
-
-const GO: &str = r#"
-package main
-
-import (
-	"fmt"
-	"os"
-	"os/exec"
-	"sync"
-	"time"
-)
-
-func main() {
-	var group sync.WaitGroup
-	sum := make(chan int, 8)
-	for i := 0; i < 8; i++ {
-		group.Add(1)
-		go func() { defer group.Done(); time.Sleep(time.Millisecond); sum <- 1 }()
-	}
-	group.Wait()
-	out, err := exec.Command("echo", "hi").Output()
-	if err != nil || string(out) != "hi\n" || len(sum) != 8 {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-	fmt.Println("all good")
 }
 "#;
