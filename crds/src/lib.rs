@@ -23,6 +23,7 @@ pub mod convert;
 pub mod definition;
 pub mod execution;
 pub mod executor_pool;
+mod from_model;
 pub mod generate;
 pub mod proof_bundle;
 pub mod quantity;

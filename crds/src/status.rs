@@ -3,12 +3,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::KubeSchema;
-use requiem_model::confidence::{Confidence, Level};
-use requiem_model::report::Status;
-use requiem_model::result::{MissingOutput, Output, OutputContent, RunResult, Stream};
+use requiem_model::confidence::Level;
+use requiem_model::result::RunResult;
 use requiem_model::{
     BlobDigest, BundleRoot, ExecutionRoot, Failure, FailureReason, Outcome, RequestDigest, ResultDigest,
-    SandboxReport, TreeDigest,
+    TreeDigest,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -528,77 +527,120 @@ impl From<Outcome> for TerminationReason {
     }
 }
 
-// === parts of the status from the model ===
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use requiem_model::report::{Evidence, LayerReport, Proof, Status};
+    use requiem_model::result::{MissingOutput, Output, OutputContent, Stream};
+    use requiem_model::{Layer, RelPath, Requirement, SandboxReport};
 
-impl StreamStatus {
-    /// A stream and the end of its text; of a longer `tail` the last [`TAIL_BYTES`] are kept.
-    pub fn new(stream: &Stream, tail: &str) -> Self {
-        let Stream { digest, bytes, truncated } = *stream;
-        let start =
-            (tail.len().saturating_sub(TAIL_BYTES)..=tail.len()).find(|at| tail.is_char_boundary(*at));
-        let tail = tail[start.unwrap_or(tail.len())..].to_owned();
-        Self { digest, bytes, truncated, tail }
-    }
-}
-
-impl From<&Output> for OutputStatus {
-    fn from(output: &Output) -> Self {
-        let path = output.path.as_str().to_owned();
-        match output.content {
-            OutputContent::Blob { digest, bytes, executable } => {
-                Self { path, blob: Some(digest), tree: None, bytes, executable, entries: None }
-            }
-            OutputContent::Tree { digest, bytes, entries } => Self {
-                path,
-                blob: None,
-                tree: Some(digest),
-                bytes,
-                executable: false,
-                entries: Some(entries),
-            },
+    fn result(outcome: Outcome, kept: usize, missing: usize) -> RunResult {
+        let stream = Stream { digest: BlobDigest::of(b""), bytes: 0, truncated: false };
+        let path = |name: String| RelPath::parse(&name).unwrap();
+        let content = OutputContent::Tree { digest: TreeDigest::from_bytes([1; 32]), bytes: 9, entries: 2 };
+        RunResult {
+            outcome,
+            stdout: stream,
+            stderr: stream,
+            outputs: (0..kept).map(|n| Output { path: path(format!("o{n}")), content }).collect(),
+            missing_outputs: (0..missing)
+                .map(|n| MissingOutput { path: path(format!("m{n}")), why: "é".repeat(2000) })
+                .collect(),
         }
     }
-}
 
-impl From<&MissingOutput> for MissingOutputStatus {
-    fn from(missing: &MissingOutput) -> Self {
-        Self { path: missing.path.as_str().to_owned(), why: clip(&missing.why, 1024) }
+    fn status_of(outcome: Outcome, kept: usize, missing: usize) -> ExecutionStatus {
+        let mut status = ExecutionStatus::default();
+        status.set_result(&result(outcome, kept, missing));
+        status
     }
-}
 
-impl From<&SandboxReport> for SandboxStatus {
-    fn from(report: &SandboxReport) -> Self {
-        let names = |status| report.names(status).into_iter().map(str::to_owned).collect::<Vec<_>>();
-        let asked_but_not_enforced = |status| !matches!(status, Status::Enforced | Status::Disabled);
-        let notes =
-            report.layers.iter().filter(|row| asked_but_not_enforced(row.status)).map(|row| LayerNote {
-                layer: row.layer.name().to_owned(),
-                detail: clip(row.detail.as_deref().unwrap_or(&row.mechanism), 256),
-            });
-        let enforced = names(Status::Enforced);
-        Self {
-            summary: format!("{}/{} enforced", enforced.len(), requiem_model::Layer::ALL.len()),
-            enforced,
-            partial: names(Status::Partial),
-            unsupported: names(Status::Unsupported),
-            delegated: names(Status::Delegated),
-            disabled: names(Status::Disabled),
-            notes: notes.take(requiem_model::Layer::ALL.len()).collect(),
+    #[test]
+    fn exit_and_signal_exclude_one_another() {
+        let exited = status_of(Outcome::Exited { code: 3 }, 0, 0);
+        assert_eq!((exited.exit_code, exited.signal), (Some(3), None));
+        let killed = status_of(Outcome::Signalled { signal: 9 }, 0, 0);
+        assert_eq!((killed.exit_code, killed.signal), (None, Some(9)));
+        let late = status_of(Outcome::TimedOut, 0, 0);
+        assert_eq!((late.exit_code, late.signal), (None, None));
+        assert_eq!(late.termination_reason, Some(TerminationReason::TimedOut));
+    }
+
+    #[test]
+    fn a_clipped_list_says_how_much_it_leaves_out() {
+        let few = status_of(Outcome::Exited { code: 0 }, 2, 1);
+        assert_eq!((few.outputs.len(), few.missing_outputs.len(), few.unlisted_outputs), (2, 1, None));
+        assert_eq!((few.outputs[0].entries, few.outputs[0].blob), (Some(2), None));
+        let many = status_of(Outcome::Exited { code: 0 }, 40, 33);
+        assert_eq!((many.outputs.len(), many.missing_outputs.len()), (LISTED_OUTPUTS, LISTED_OUTPUTS));
+        assert_eq!(many.unlisted_outputs, Some(9));
+        assert_eq!(many.missing_outputs[0].why.chars().count(), 1024);
+    }
+
+    #[test]
+    fn every_result_has_the_reason_of_the_model() {
+        for (outcome, missing) in [
+            (Outcome::Exited { code: 0 }, 0),
+            (Outcome::Exited { code: 0 }, 1),
+            (Outcome::Exited { code: 1 }, 1),
+            (Outcome::Signalled { signal: 9 }, 0),
+            (Outcome::TimedOut, 0),
+            (Outcome::OutOfMemory, 0),
+        ] {
+            let result = result(outcome, 0, missing);
+            assert_eq!(ResultReason::from(&result).as_str(), result.reason());
         }
     }
-}
 
-impl From<&Confidence> for ConfidenceStatus {
-    fn from(confidence: &Confidence) -> Self {
-        let Confidence { formula, level, score, reasons } = confidence.clone();
-        Self { level, score, reasons, formula }
+    #[test]
+    fn a_tail_is_the_end_of_the_text_and_ends_between_characters() {
+        let stream = Stream { digest: BlobDigest::of(b""), bytes: 0, truncated: true };
+        let text = format!("start{}", "é".repeat(TAIL_BYTES));
+        let tail = StreamStatus::new(&stream, &text).tail;
+        assert_eq!(tail, "é".repeat(TAIL_BYTES / 2));
+        assert_eq!(StreamStatus::new(&stream, &format!("{text}x")).tail.len(), TAIL_BYTES - 1);
+        assert_eq!(StreamStatus::new(&stream, "short").tail, "short");
     }
-}
 
-/// The first `limit` characters: bounds of a schema count characters.
-fn clip(text: &str, limit: usize) -> String {
-    match text.char_indices().nth(limit) {
-        Some(_) => text.chars().take(limit - 1).chain(['…']).collect(),
-        None => text.to_owned(),
+    #[test]
+    fn the_sandbox_says_why_a_layer_is_not_enforced() {
+        let required = Requirement::Required;
+        let lacking = LayerReport::short_of(
+            Layer::Cgroup,
+            Requirement::Preferred,
+            Status::Unsupported,
+            "none",
+            Evidence::None,
+            "read-only",
+        );
+        let off = LayerReport::short_of(
+            Layer::Landlock,
+            Requirement::Off,
+            Status::Disabled,
+            "none",
+            Evidence::None,
+            "not asked for",
+        );
+        let kept = LayerReport::enforced(Layer::Seccomp, required, "seccomp", Proof::Probe);
+        let report = SandboxReport { layers: vec![lacking, off, kept], sources: vec![] };
+        let status = SandboxStatus::from(&report);
+        assert_eq!(status.summary, "1/18 enforced");
+        assert_eq!((status.enforced, status.unsupported), (vec!["seccomp".into()], vec!["cgroup".into()]));
+        assert_eq!(status.disabled, ["landlock"]);
+        assert_eq!(status.notes, [LayerNote { layer: "cgroup".into(), detail: "read-only".into() }]);
+    }
+
+    #[test]
+    fn durations_read_well() {
+        for (milliseconds, text) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (3_450, "3.4s"),
+            (125_000, "2m5s"),
+            (3_600_000, "1h0m"),
+            (7_380_000, "2h3m"),
+        ] {
+            assert_eq!(human_duration(milliseconds), text);
+        }
     }
 }
