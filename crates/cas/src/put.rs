@@ -166,7 +166,9 @@ impl TenantStore {
         wish: Durability,
     ) -> Result<Receipt, StoreError> {
         let sync = &self.inner.shared.sync;
-        seal(temp, 0o444)?;
+        if encoding == Encoding::Raw && bytes >= RAW_FROM {
+            seal(temp, 0o444)?;
+        }
         if wish == Durability::Strict {
             sync.content(&temp.file, &temp.path)?;
         }

@@ -64,10 +64,10 @@ impl Session {
         }
     }
 
-    /// A new file, open for writing and reading.
+    /// A new file, open for writing; nobody else ever writes to it.
     pub(crate) fn file(&self) -> Result<TempFile, StoreError> {
         let path = self.next_path();
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o444).open(&path);
         Ok(TempFile { file: file.at("make", &path)?, path })
     }
 

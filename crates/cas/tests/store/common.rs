@@ -34,6 +34,10 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        // Takes what was mounted there with it; mostly nothing was.
+        if nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH).is_ok() {
+            return;
+        }
         make_writable(self.0.path());
     }
 }
@@ -144,6 +148,13 @@ pub(crate) fn with_own_mounts(test: &str, body: impl FnOnce()) {
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(output.status.success() && said.contains("1 passed"), "with mounts of its own: {said}");
+}
+
+/// A folder in memory, for tests that make very many files. Only within [`with_own_mounts`].
+pub(crate) fn in_memory() -> Folder {
+    let folder = Folder::new();
+    mount_tmpfs(folder.path(), "mode=700");
+    folder
 }
 
 pub(crate) fn mount_tmpfs(at: &Path, options: &str) {

@@ -159,22 +159,20 @@ fn another_file_system_is_not_entered() {
 
 #[test]
 fn one_entry_too_many_is_refused() {
-    let workspace = Folder::new();
-    let out = workspace.path().join("out");
-    fs::create_dir(&out).unwrap();
-    let folder = Folder::new();
-    let store = folder.store();
-    for number in 0..100_000 {
-        fs::File::create(out.join(number.to_string())).unwrap();
-    }
-    let tree = collect(&store, workspace.path(), "out").unwrap();
-    assert!(matches!(tree.content, OutputContent::Tree { entries: 100_000, .. }), "{tree:?}");
-    fs::write(out.join("one more"), "").unwrap();
-    let error = collect(&store, workspace.path(), "out").unwrap_err();
-    assert_eq!(
-        (error.code(), error.to_string().as_str()),
-        ("TooManyEntries", "out: more than 100000 entries")
-    );
+    with_own_mounts("hostile::one_entry_too_many_is_refused", || {
+        let (folder, workspace) = (in_memory(), in_memory());
+        let out = workspace.path().join("out");
+        fs::create_dir(&out).unwrap();
+        for number in 0..=100_000 {
+            fs::File::create(out.join(number.to_string())).unwrap();
+        }
+        let error = collect(&folder.store(), workspace.path(), "out").unwrap_err();
+        assert_eq!(
+            (error.code(), error.to_string().as_str()),
+            ("TooManyEntries", "out: more than 100000 entries")
+        );
+        assert!(objects(folder.path()).is_empty(), "refused only after the work was done");
+    });
 }
 
 #[test]
@@ -208,27 +206,28 @@ fn dig(workspace: &Path, depth: usize) {
 
 #[test]
 fn deep_nesting_is_bounded() {
-    for depth in [64, 65, 1000] {
-        let (folder, workspace) = (Folder::new(), Folder::new());
-        dig(workspace.path(), depth);
-        let store = folder.store();
-        let top = "d".repeat(255);
-        match collect(&store, workspace.path(), &top) {
-            Ok(tree) => {
-                assert_eq!(depth, 64);
-                let digest = tree_of(&tree);
-                store.materialise_tree(&digest).unwrap();
-                folder.store().materialise_tree(&digest).unwrap();
-                // The root of the tree is one of the 64.
-                assert!(matches!(tree.content, OutputContent::Tree { entries: 63, .. }), "{tree:?}");
-            }
-            Err(error) => {
-                assert!(depth > 64, "{error}");
-                assert_eq!(error.to_string(), format!("{top}: more than 64 folders deep"));
+    with_own_mounts("hostile::deep_nesting_is_bounded", || {
+        for depth in [64, 65, 1000] {
+            let (folder, workspace) = (in_memory(), in_memory());
+            dig(workspace.path(), depth);
+            let store = folder.store();
+            let top = "d".repeat(255);
+            match collect(&store, workspace.path(), &top) {
+                Ok(tree) => {
+                    assert_eq!(depth, 64);
+                    let digest = tree_of(&tree);
+                    store.materialise_tree(&digest).unwrap();
+                    folder.store().materialise_tree(&digest).unwrap();
+                    // The root of the tree is one of the 64.
+                    assert!(matches!(tree.content, OutputContent::Tree { entries: 63, .. }), "{tree:?}");
+                }
+                Err(error) => {
+                    assert!(depth > 64, "{error}");
+                    assert_eq!(error.to_string(), format!("{top}: more than 64 folders deep"));
+                }
             }
         }
-        std::process::Command::new("rm").arg("-rf").arg(workspace.path().join(top)).status().unwrap();
-    }
+    });
 }
 
 #[test]
