@@ -2,7 +2,7 @@
 //! refuse. What honest executors and operators do together is shown by the suite `e2e`.
 //!
 //! `REQUIEM_TEST_KUBECONFIG` names the cluster; without it every test fails.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../../operator/tests/common/mod.rs"]
 mod common;

@@ -16,6 +16,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config, config::Kubeconfig};
 use requiem_benches::{Environment, Figure, Report, Samples, json_argument};
 use requiem_xtask::stack::{Options, Stack};
+use requiem_xtask::suites::PROGRAMS_VARIABLE;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -68,12 +69,12 @@ struct Template {
 
 async fn run() -> Result<Report, Failure> {
     let cluster = requiem_xtask::cluster::up_ephemeral()?;
-    let programs = std::env::current_exe()?.parent().ok_or("this program lies nowhere")?.to_path_buf();
+    let programs = std::env::var_os(PROGRAMS_VARIABLE).ok_or("run this with `cargo xtask bench pipeline`")?;
     let kubeconfig = cluster.access().kubeconfig.clone();
     cluster.access().kubectl(&["apply", "--server-side", "-k", "config/crd"])?;
     let mut stack = Stack::start(&Options {
         kubeconfig: kubeconfig.clone(),
-        programs,
+        programs: programs.into(),
         namespace: None,
         slots: 2,
         executor_wrapper: Vec::new(),

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use requiem_benches::{Environment, Figure, Report, Samples, json_argument};
-use requiem_model::{ExecutionRequest, Layer, Requirement};
+use requiem_model::{Layer, Requirement};
 use requiem_sandbox::{Cancel, RunSpec, Runner, RunnerConfig};
 
 const ROUNDS: usize = 300;
@@ -40,7 +40,7 @@ type Failure = Box<dyn std::error::Error>;
 fn run() -> Result<Report, Failure> {
     requiem_sandbox::enter_trusted_namespace()?;
     let bubblewrap = version_of_bubblewrap()?;
-    let runner = Runner::spawn(RunnerConfig::current_exe(["runner"])?)?;
+    let runner = Runner::spawn(RunnerConfig::new(std::env::current_exe()?))?;
     let (mut ours, mut shared, mut bare, mut peer) =
         (Samples::default(), Samples::default(), Samples::default(), Samples::default());
     let shared_network = |spec: &mut RunSpec| {
@@ -80,16 +80,7 @@ fn run() -> Result<Report, Failure> {
 }
 
 fn sandboxed(runner: &Runner, change: impl Fn(&mut RunSpec)) -> Result<Duration, Failure> {
-    let request = ExecutionRequest::new(vec!["/bin/true".to_owned()]);
-    let mut spec = RunSpec {
-        argv: request.argv,
-        env: Vec::new(),
-        working_dir: None,
-        stdin: None,
-        inputs: Vec::new(),
-        limits: request.limits,
-        policy: request.policy,
-    };
+    let mut spec = RunSpec::new(vec!["/bin/true".to_owned()]);
     change(&mut spec);
     let begin = Instant::now();
     let finished = runner.run(spec, &mut |_, _| {}, &Cancel::new()?)?;

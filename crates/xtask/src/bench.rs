@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::progress::print;
+use crate::suites::PROGRAMS_VARIABLE;
 use crate::{Error, Result, cargo, paths, process};
 
 /// What the user asked for.
@@ -31,8 +32,9 @@ pub fn run(options: &Options) -> Result<()> {
             format!("Choose one of: {}", names.join(", ")),
         ));
     }
-    let mut command =
-        cargo::command(&["run", "--release", "--package", "requiem-benches", "--bin", name, "--"]);
+    let programs = cargo::build_programs(cargo::Profile::Release)?;
+    let mut command = cargo::command(&["run", "--release", "--workspace", "--bin", name, "--"]);
+    command.env(PROGRAMS_VARIABLE, programs);
     if let Some(json) = &options.json {
         let path = std::path::absolute(json).map_err(Error::io(format!("resolve {}", json.display())))?;
         command.arg("--json").arg(path);

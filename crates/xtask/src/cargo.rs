@@ -11,6 +11,31 @@ const OURS: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO
 /// The programs that a demo or a cluster suite starts.
 pub const PROGRAMS: [&str; 3] = ["requiem", "requiem-executor", "requiem-operator"];
 
+/// How programs are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Quick to build, for demos and suites.
+    Dev,
+    /// Optimised, for benchmarks.
+    Release,
+}
+
+impl Profile {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        }
+    }
+
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
 /// A cargo command at the root of the repository.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -27,14 +52,14 @@ pub fn command(arguments: &[&str]) -> Command {
 ///
 /// # Errors
 /// They do not build.
-pub fn build_programs() -> Result<PathBuf> {
+pub fn build_programs(profile: Profile) -> Result<PathBuf> {
     // `--workspace` with a choice of targets, as in the suites: one set of features, so each library is built once.
-    let mut build = command(&["build", "--workspace"]);
+    let mut build = command(&["build", "--workspace", "--profile", profile.name()]);
     for program in PROGRAMS {
         build.args(["--bin", program]);
     }
     process::run(&mut build)?;
-    Ok(target()?.join("debug"))
+    Ok(target()?.join(profile.folder()))
 }
 
 /// Where cargo puts what it builds.

@@ -71,7 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn build() -> Result<PathBuf> {
     let step = Step::begin("build requiem, requiem-executor and requiem-operator");
-    let programs = cargo::build_programs()?;
+    let programs = cargo::build_programs(cargo::Profile::Dev)?;
     step.done();
     Ok(programs)
 }

@@ -88,7 +88,7 @@ fn prepare(chosen: &[&Suite], context: Option<&str>) -> Result<Option<Setting>> 
     if !chosen.iter().any(|suite| suite.needs == Needs::Cluster) {
         return Ok(None);
     }
-    let programs = cargo::build_programs()?;
+    let programs = cargo::build_programs(cargo::Profile::Dev)?;
     let setting = match context {
         Some(context) => {
             let scratch = crate::scratch::Scratch::new("test")?;
