@@ -136,6 +136,7 @@ fn a_memory_bomb_beside_a_sleeper_is_told_and_killed() {
     let mut child = run(&group, "head -c 400000000 /dev/zero | tail -c 400000000 | wc -c & sleep 60");
     let deadline = Instant::now() + Duration::from_secs(20);
     while !events.has_fired() {
+        assert!(Instant::now() < deadline, "nobody was told");
         wait_for(events.as_fd(), events.flags(), deadline).unwrap();
     }
     group.kill().unwrap();
