@@ -76,8 +76,8 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "api",
-        covers: "the definitions on a real API server: immutability, fenced status, defaults, explain, roles",
-        cargo: &["test", "--workspace", "--test", "api", "--no-fail-fast"],
+        covers: "the definitions on a real API server: immutability, fenced status, defaults, roles; the operator on it",
+        cargo: &["test", "--workspace", "--test", "api", "--test", "api_operator", "--no-fail-fast"],
         needs: Needs::Cluster,
     },
     Suite {
