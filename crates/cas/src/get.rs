@@ -5,6 +5,7 @@
 //! match goes to the quarantine and is served no second time.
 
 use std::io::{self, Cursor, Read};
+use std::os::unix::fs::MetadataExt;
 
 use requiem_model::digest::BlobDigest;
 
@@ -109,7 +110,7 @@ impl Stream {
                 return Err(error.into_stream());
             }
             self.verified = true;
-            self.tenant.inner.known.insert(self.digest, false);
+            self.tenant.inner.known.insert(self.digest, self.found.meta.ino(), false);
         }
         Ok(read)
     }

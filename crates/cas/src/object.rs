@@ -141,7 +141,7 @@ impl TenantStore {
             }
         };
         if BlobDigest::of(&content) == *digest {
-            self.inner.known.insert(*digest, false);
+            self.inner.known.insert(*digest, found.meta.ino(), false);
             Ok(content)
         } else {
             Err(self.condemn(digest, found, "its bytes have another digest"))
@@ -154,7 +154,7 @@ impl TenantStore {
             return self.load(digest, found, u64::MAX).map(drop);
         }
         if hash_file(&found.file).at("read", &found.path)? == *digest {
-            self.inner.known.insert(*digest, false);
+            self.inner.known.insert(*digest, found.meta.ino(), false);
             Ok(())
         } else {
             Err(self.condemn(digest, found, "its bytes have another digest"))

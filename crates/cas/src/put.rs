@@ -6,7 +6,8 @@
 //!
 //! # When is an object a duplicate?
 //! A name in the folder is not enough: after a power failure a volatile object may have its size but not its bytes.
-//! - An object that this process wrote or verified since it opened the store counts, at the price of one `open`.
+//! - A file (that very inode) that this process wrote or verified since it opened the store counts, at the price of
+//!   one `open`.
 //! - Any other is read and verified first; if it is bad it goes to the quarantine and the new bytes are stored.
 //! - For a strict put it must also have been *synced by this process*. Otherwise the put writes and syncs its own copy
 //!   and renames it over the old one: relying on a sync of pages that another process wrote would miss write-back
@@ -22,7 +23,7 @@ use requiem_model::digest::BlobDigest;
 
 use crate::durable::{Durability, Receipt};
 use crate::error::{At, StoreError};
-use crate::object::{CHUNK, Encoding, RAW_FROM};
+use crate::object::{CHUNK, Encoding, Found, RAW_FROM};
 use crate::session::TempFile;
 use crate::store::TenantStore;
 
@@ -123,25 +124,24 @@ impl TenantStore {
         bytes: u64,
         wish: Durability,
     ) -> Result<Option<Receipt>, StoreError> {
-        let synced = self.inner.known.get(digest).unwrap_or(false);
-        if wish == Durability::Strict && !synced {
+        if wish == Durability::Strict && !self.inner.known.may_be_synced(digest) {
             return Ok(None);
         }
-        if self.find_good(digest, bytes)?.is_none() {
-            return Ok(None);
-        }
+        let Some(found) = self.find_good(digest, bytes)? else { return Ok(None) };
+        let synced = self.inner.known.get(digest, found.meta.ino()) == Some(true);
         let durability = if synced { Durability::Strict } else { Durability::Volatile };
-        Ok(Some(Receipt { digest: *digest, bytes, durability, deduplicated: true }))
+        let receipt = Receipt { digest: *digest, bytes, durability, deduplicated: true };
+        Ok((durability >= wish).then_some(receipt))
     }
 
     /// The object, if it is there and known or found to be good. A bad one is gone afterwards.
-    fn find_good(&self, digest: &BlobDigest, bytes: u64) -> Result<Option<crate::object::Found>, StoreError> {
+    fn find_good(&self, digest: &BlobDigest, bytes: u64) -> Result<Option<Found>, StoreError> {
         let checked = self.find(digest).and_then(|found| {
             let Some(found) = found else { return Ok(None) };
             if found.encoding == Encoding::Raw && found.meta.len() != bytes {
                 return Err(self.condemn(digest, &found, "its size is wrong"));
             }
-            if self.inner.known.get(digest).is_none() {
+            if self.inner.known.get(digest, found.meta.ino()).is_none() {
                 self.verify(digest, &found)?;
             }
             Ok(Some(found))
@@ -181,7 +181,8 @@ impl TenantStore {
             sync.folder(&self.fan_out(digest))?;
             self.sync_ancestors()?;
         }
-        self.inner.known.insert(*digest, wish == Durability::Strict);
+        let inode = temp.file.metadata().at("examine", &target)?.ino();
+        self.inner.known.insert(*digest, inode, wish == Durability::Strict);
         Ok(Receipt { digest: *digest, bytes, durability: wish, deduplicated: false })
     }
 

@@ -57,9 +57,15 @@ pub(crate) struct TenantInner {
     pub(crate) ancestors: OnceLock<()>,
 }
 
-/// Objects that this process wrote or verified, and whether it synced them itself.
+/// Objects that this process wrote or verified. Bound to the inode: what another process put in its place is unknown.
 #[derive(Debug, Default)]
-pub(crate) struct Known(Mutex<HashMap<BlobDigest, bool>>);
+pub(crate) struct Known(Mutex<HashMap<BlobDigest, Good>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Good {
+    inode: u64,
+    synced: bool,
+}
 
 // === impl Store ===
 
@@ -184,18 +190,25 @@ impl TenantStore {
 // === impl Known ===
 
 impl Known {
-    /// Whether the object is known to be good, and if so whether it is known to be synced.
-    pub(crate) fn get(&self, digest: &BlobDigest) -> Option<bool> {
-        locked(&self.0).get(digest).copied()
+    /// Whether the object in `inode` is known to be good, and if so whether this process synced it.
+    pub(crate) fn get(&self, digest: &BlobDigest, inode: u64) -> Option<bool> {
+        let good = locked(&self.0).get(digest).copied();
+        good.filter(|good| good.inode == inode).map(|good| good.synced)
+    }
+
+    /// Whether this process synced the object, if it still is in the same inode.
+    pub(crate) fn may_be_synced(&self, digest: &BlobDigest) -> bool {
+        locked(&self.0).get(digest).is_some_and(|good| good.synced)
     }
 
     /// Remembers a good object. What was synced stays synced.
-    pub(crate) fn insert(&self, digest: BlobDigest, synced: bool) {
+    pub(crate) fn insert(&self, digest: BlobDigest, inode: u64, synced: bool) {
         let mut known = locked(&self.0);
         if known.len() >= MAX_KNOWN {
             known.clear();
         }
-        *known.entry(digest).or_default() |= synced;
+        let before = known.get(&digest).is_some_and(|good| good.inode == inode && good.synced);
+        known.insert(digest, Good { inode, synced: synced || before });
     }
 
     /// Forgets an object that turned out bad or absent.

@@ -140,3 +140,15 @@ fn a_strict_put_is_not_hidden_by_an_old_copy_under_the_other_name() {
     assert_eq!(store.get_bytes(&digest, 4096).unwrap(), content);
     assert!(store.contains(&BlobDigest::of(&content)).unwrap());
 }
+
+#[test]
+fn a_known_object_that_lost_bytes_is_stored_again() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let content = noise(6, 4096);
+    let digest = store.put_bytes(&content, Volatile).unwrap().digest;
+    tamper(&object_of(folder.path(), &digest), |stored| stored.truncate(100));
+    assert!(!store.put_bytes(&content, Volatile).unwrap().deduplicated);
+    assert_eq!(store.get_bytes(&digest, 4096).unwrap(), content);
+    assert_eq!(quarantined(folder.path()), 1);
+}

@@ -50,6 +50,19 @@ fn receipts_claim_what_was_synced_and_no_more() {
 }
 
 #[test]
+fn a_synced_object_that_another_process_replaced_is_not_claimed() {
+    let folder = Folder::new();
+    let (one, other) = (folder.store(), folder.store());
+    let synced = one.put_bytes(b"content", Strict).unwrap();
+    tamper(&object_of(folder.path(), &synced.digest), |stored| stored[0] ^= 1);
+    assert!(matches!(other.get_bytes(&synced.digest, 10), Err(StoreError::Corrupt { .. })));
+    assert_eq!(other.put_bytes(b"content", Volatile).unwrap().durability, Volatile);
+    assert_eq!(one.put_bytes(b"content", Volatile).unwrap().durability, Volatile);
+    let again = one.put_bytes(b"content", Strict).unwrap();
+    assert_eq!((again.durability, again.deduplicated), (Strict, false));
+}
+
+#[test]
 fn a_volatile_put_does_not_sync_and_a_strict_one_does() {
     let folder = Folder::new();
     let store = folder.store();
