@@ -86,9 +86,8 @@ pub fn assess(report: &SandboxReport) -> Confidence {
             None => reasons.push(format!("layer:{layer}:unreported")),
         }
     }
-    let full_sandbox = layers
-        .into_iter()
-        .all(|layer| report.layer(layer).is_some_and(|row| row.status == Status::Enforced));
+    let full_sandbox =
+        layers.into_iter().all(|layer| report.layer(layer).is_some_and(|row| row.status == Status::Enforced));
     let level = if full_sandbox && all_sources {
         Level::High
     } else if full_sandbox && fixed(Source::Clock) && fixed(Source::Randomness) {

@@ -81,7 +81,12 @@ pub struct LayerReport {
 
 impl LayerReport {
     /// A layer in force, proven from inside. The type of `proof` admits nothing weaker.
-    pub fn enforced(layer: Layer, requested: Requirement, mechanism: impl Into<String>, proof: Proof) -> Self {
+    pub fn enforced(
+        layer: Layer,
+        requested: Requirement,
+        mechanism: impl Into<String>,
+        proof: Proof,
+    ) -> Self {
         let evidence = match proof {
             Proof::Probe => Evidence::Probe,
             Proof::Readback => Evidence::Readback,

@@ -171,7 +171,11 @@ impl ExecutionRequest {
 
     fn check_env(&self) -> Result<(), RequestError> {
         if self.env.len() > MAX_ITEMS {
-            return Err(RequestError::new("env", "has more than 256 variables", "put them into an input file"));
+            return Err(RequestError::new(
+                "env",
+                "has more than 256 variables",
+                "put them into an input file",
+            ));
         }
         for pair in self.env.windows(2) {
             if pair[0].name == pair[1].name {
@@ -306,7 +310,10 @@ mod tests {
         for (index, change) in changes.into_iter().enumerate() {
             let mut changed = base.clone();
             change(&mut changed);
-            assert!(seen.insert(changed.normalise().unwrap().digest().unwrap()), "change {index} is not covered");
+            assert!(
+                seen.insert(changed.normalise().unwrap().digest().unwrap()),
+                "change {index} is not covered"
+            );
         }
     }
 
