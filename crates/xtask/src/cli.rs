@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cluster::{self, Name};
 use crate::progress::{print, say};
-use crate::{Result, bench, demo, generate, test};
+use crate::{Error, Result, bench, demo, generate, test};
 
 /// The one door to build, try and test Requiem.
 #[derive(Debug, Parser)]
@@ -64,7 +64,9 @@ pub fn run() -> ExitCode {
     match dispatch(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("error: {error}"));
+            if !matches!(error, Error::Told) {
+                say(&format!("error: {error}"));
+            }
             ExitCode::from(error.exit_code())
         }
     }

@@ -58,6 +58,9 @@ pub enum Error {
         /// The generator's answer.
         source: rcgen::Error,
     },
+    /// Findings that were told already, as the last line of standard output.
+    #[error("there were findings")]
+    Told,
     /// Something is not what it was pinned to be, or a command's claim did not hold.
     #[error("{what}. {remedy}.")]
     Check {
@@ -93,7 +96,7 @@ impl Error {
     /// 1 for findings, 2 for unusable input or environment.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Program { .. } | Self::Check { .. } | Self::NotReady { .. } => 1,
+            Self::Program { .. } | Self::Check { .. } | Self::NotReady { .. } | Self::Told => 1,
             Self::Prerequisite { .. } | Self::Usage { .. } | Self::Io { .. } | Self::Certificate { .. } => 2,
         }
     }

@@ -37,7 +37,16 @@ impl Step {
 
     /// Closes the step.
     pub fn done(self) {
-        let line = format!("✓ {} ({})", self.name, seconds(self.start.elapsed()));
+        self.close('✓');
+    }
+
+    /// Closes a step whose work had findings.
+    pub fn failed(self) {
+        self.close('✗');
+    }
+
+    fn close(self, mark: char) {
+        let line = format!("{mark} {} ({})", self.name, seconds(self.start.elapsed()));
         if self.terminal { write(&format!("\r\x1b[K{line}\n")) } else { say(&line) }
     }
 }
