@@ -109,7 +109,10 @@ fn what_is_not_a_file_is_not_an_object() {
     });
     spoiled(b"content", &|path| {
         remove(path);
-        drop(UnixListener::bind(path).unwrap());
+        // Socket addresses are short, so it is made elsewhere and moved.
+        let short = Folder::new();
+        drop(UnixListener::bind(short.path().join("s")).unwrap());
+        fs::rename(short.path().join("s"), path).unwrap();
     });
 }
 
@@ -151,4 +154,19 @@ fn a_known_object_that_lost_bytes_is_stored_again() {
     assert!(!store.put_bytes(&content, Volatile).unwrap().deduplicated);
     assert_eq!(store.get_bytes(&digest, 4096).unwrap(), content);
     assert_eq!(quarantined(folder.path()), 1);
+}
+
+#[test]
+fn the_quarantine_takes_the_bad_file_and_not_the_good_one_that_replaced_it() {
+    let folder = Folder::new();
+    let content = noise(7, LARGE + 1);
+    let digest = folder.store().put_bytes(&content, Volatile).unwrap().digest;
+    tamper(&object_of(folder.path(), &digest), |stored| stored[LARGE] ^= 1);
+    // The bad one is being read while somebody stores the right bytes.
+    let mut reading = folder.store().open_blob(&digest).unwrap();
+    assert_eq!(folder.store().put_bytes(&content, Strict).unwrap().durability, Strict);
+    let error = io::copy(&mut reading, &mut io::sink()).unwrap_err();
+    assert!(error.to_string().contains("replaced meanwhile"), "{error}");
+    assert_eq!(folder.store().get_bytes(&digest, u64::MAX).unwrap(), content);
+    assert_eq!(quarantined(folder.path()), 0);
 }

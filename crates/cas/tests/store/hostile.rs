@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -147,6 +148,7 @@ fn another_file_system_is_not_entered() {
     with_own_mounts("hostile::another_file_system_is_not_entered", || {
         for path in ["out", "out/mounted", "out/mounted/file"] {
             let mount = |w: &Path| {
+                mount_tmpfs(w, "mode=700");
                 fs::create_dir_all(w.join("out/mounted")).unwrap();
                 mount_tmpfs(&w.join("out/mounted"), "size=1m");
                 fs::write(w.join("out/mounted/file"), "").unwrap();
@@ -257,21 +259,33 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
     let store = folder.store();
     let path = workspace.path().join("out");
     // Large enough that the reader is in it for a while; the writer never stops.
-    fs::write(&path, noise(1, LARGE + MIB)).unwrap();
-    let stop = AtomicBool::new(false);
-    let outcomes: Vec<_> = thread::scope(|scope| {
+    let start = noise(1, LARGE + MIB);
+    fs::write(&path, &start).unwrap();
+    let (stop, writing) = (AtomicBool::new(false), Barrier::new(2));
+    let refusal = thread::scope(|scope| {
         scope.spawn(|| {
             let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            writing.wait();
             while !stop.load(Ordering::Relaxed) {
                 file.write_all(b"x").unwrap();
             }
         });
-        let outcomes = (0..5).map(|_| collect(&store, workspace.path(), "out")).collect();
+        writing.wait();
+        // On a busy machine the writer may stand still during one reading; then what was read must be right.
+        let refusal = (0..100).find_map(|_| match collect(&store, workspace.path(), "out") {
+            Ok(Ingested { content: OutputContent::Blob { digest, bytes, .. }, .. }) => {
+                let appended = usize::try_from(bytes).unwrap() - start.len();
+                assert_eq!(digest, BlobDigest::of(&[&start[..], &vec![b'x'; appended]].concat()));
+                None
+            }
+            outcome => Some(outcome.map(drop)),
+        });
         stop.store(true, Ordering::Relaxed);
-        outcomes
+        refusal
     });
-    for outcome in outcomes {
-        assert_eq!(outcome.unwrap_err().to_string(), "out: changed while it was read");
-    }
+    assert_eq!(
+        refusal.expect("a hundred readings").unwrap_err().to_string(),
+        "out: changed while it was read"
+    );
     assert!(leftovers(folder.path()).is_empty());
 }
