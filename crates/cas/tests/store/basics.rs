@@ -103,6 +103,11 @@ fn sparse_content_stays_sparse() {
     assert!(meta.blocks() * 512 < 4 * MIB as u64, "{} blocks", meta.blocks());
     let read = io::copy(&mut store.open_blob(&receipt.digest).unwrap(), &mut io::sink()).unwrap();
     assert_eq!(read, receipt.bytes);
+    // The end itself is a hole.
+    let tail =
+        store.put_reader(io::repeat(1).take(1 << 20).chain(io::repeat(0).take(20 << 20)), Volatile).unwrap();
+    let read = io::copy(&mut store.open_blob(&tail.digest).unwrap(), &mut io::sink()).unwrap();
+    assert_eq!((read, tail.bytes), (21 << 20, 21 << 20));
 }
 
 #[test]

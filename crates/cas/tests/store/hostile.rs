@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknod};
@@ -262,30 +263,39 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
     let start = noise(1, LARGE + MIB);
     fs::write(&path, &start).unwrap();
     let (stop, writing) = (AtomicBool::new(false), Barrier::new(2));
-    let refusal = thread::scope(|scope| {
+    let refusals = thread::scope(|scope| {
         scope.spawn(|| {
             let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
             writing.wait();
-            while !stop.load(Ordering::Relaxed) {
+            // The bound lets a failed assertion end the test.
+            let begin = Instant::now();
+            while !stop.load(Ordering::Relaxed) && begin.elapsed() < Duration::from_secs(30) {
                 file.write_all(b"x").unwrap();
+                // Slow enough to fall into the reading and not always between look and open.
+                let pause = Instant::now();
+                while pause.elapsed() < Duration::from_micros(500) {
+                    std::hint::spin_loop();
+                }
             }
         });
         writing.wait();
         // On a busy machine the writer may stand still during one reading; then what was read must be right.
-        let refusal = (0..100).find_map(|_| match collect(&store, workspace.path(), "out") {
+        let refusals = (0..20).filter_map(|_| match collect(&store, workspace.path(), "out") {
             Ok(Ingested { content: OutputContent::Blob { digest, bytes, .. }, .. }) => {
                 let appended = usize::try_from(bytes).unwrap() - start.len();
                 assert_eq!(digest, BlobDigest::of(&[&start[..], &vec![b'x'; appended]].concat()));
                 None
             }
-            outcome => Some(outcome.map(drop)),
+            outcome => Some(outcome.unwrap_err()),
         });
+        let refusals: Vec<_> = refusals.collect();
         stop.store(true, Ordering::Relaxed);
-        refusal
+        refusals
     });
-    assert_eq!(
-        refusal.expect("a hundred readings").unwrap_err().to_string(),
-        "out: changed while it was read"
+    assert!(!refusals.is_empty(), "twenty readings and no change was seen");
+    assert!(
+        refusals.iter().all(|error| error.to_string() == "out: changed while it was read"),
+        "{refusals:?}"
     );
     assert!(leftovers(folder.path()).is_empty());
 }
