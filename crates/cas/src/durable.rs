@@ -1,7 +1,7 @@
 //! Durability: what was asked for, what was reached, and the memory of a sync that failed.
 //!
 //! After a failed `fsync` Linux may mark the lost pages clean, so a second `fsync` succeeds although the data is gone.
-//! [`SyncState`] therefore remembers the first failure for the life of the process; every later write is refused.
+//! The store therefore remembers the first failure for the life of the process; every later write is refused.
 //! Restarting the process is safe: the store trusts no object that the new process has not verified.
 
 use std::fs::File;
