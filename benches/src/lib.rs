@@ -1,6 +1,6 @@
 //! What the benchmarks share: samples, figures beside a peer, and the report that `--json` writes.
 //!
-//! Every figure stands beside a named peer or a physical limit that was measured in the same run, interleaved,
+//! Every figure stands beside a named peer or a physical limit that was measured in the same run,
 //! because absolute times on a shared machine say little.
 
 use std::path::Path;

@@ -32,10 +32,9 @@ fn seed() -> u64 {
 
 fn roots(execution: &Execution) -> (Option<String>, Option<String>) {
     let status = execution.status.as_ref();
-    let text = |root: Option<String>| root;
     (
-        text(status.and_then(|status| status.proof_root).map(|root| root.to_string())),
-        text(status.and_then(|status| status.result.as_ref()).map(|result| format!("{result:?}"))),
+        status.and_then(|status| status.proof_root).map(|root| root.to_string()),
+        status.and_then(|status| status.result.as_ref()).map(|result| format!("{result:?}")),
     )
 }
 

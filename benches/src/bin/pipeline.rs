@@ -328,7 +328,7 @@ async fn bare_round_trips(server: &Server, template: &Template) -> Result<Sample
     let mut samples = Samples::default();
     let names: Vec<String> = (0..SEQUENTIAL).map(|index| format!("bare-{index}")).collect();
     for name in &names {
-        // Suspended objects are left alone by the operator until their status is terminal.
+        // The operator runs and answers a suspended object with a status of its own: the peer is slower for it.
         let begin = Instant::now();
         bare_suspended(server, template, name).await?;
         samples.push(begin.elapsed());
