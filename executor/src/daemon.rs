@@ -221,6 +221,7 @@ fn capabilities(config: &Config, runners: &Runners, metrics: &Metrics) -> Result
         version: env!("CARGO_PKG_VERSION").to_owned(),
         slots: u32::try_from(config.slots).unwrap_or(u32::MAX),
         sandbox,
+        draining: false,
     })
 }
 

@@ -209,7 +209,8 @@ fn report(request: &ExecutionRequest) -> SandboxReport {
 
 fn capabilities() -> Capabilities {
     let request = ExecutionRequest::new(vec!["/bin/true".into()]);
-    Capabilities { executor: "puppet".into(), version: "0".into(), slots: 1, sandbox: report(&request) }
+    let (executor, version) = ("puppet".into(), "0".into());
+    Capabilities { executor, version, slots: 1, sandbox: report(&request), draining: false }
 }
 
 pub(crate) fn start_of(namespace: &str, name: &str) -> StartAttempt {

@@ -95,6 +95,9 @@ pub struct Capabilities {
     pub slots: u32,
     /// What a probe run observed with every layer preferred.
     pub sandbox: SandboxReport,
+    /// It takes no new attempts and will end; what it has may still be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }
 
 /// Body of every answer that is not 2xx.

@@ -93,6 +93,7 @@ mod tests {
             version: "0.1.0".into(),
             slots: 4,
             sandbox: SandboxReport::default(),
+            draining: false,
         };
         let down = DispatchError::Timeout { endpoint: endpoint.to_string(), after: Duration::from_secs(1) };
         (endpoint, if up { Ok(capabilities) } else { Err(down) })
