@@ -1,6 +1,7 @@
 //! What the filter decides, checked against a model of the policy, another compiler, and the kernel.
 
 mod bpf;
+mod container;
 mod kernel;
 mod model;
 mod oracle;
