@@ -1,10 +1,11 @@
 //! The command line: one variant per command, one function per variant.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::cluster::{self, Name};
+use crate::cluster::{self, Name, Shape, node};
 use crate::progress::{print, say};
 use crate::{Error, Result, bench, demo, generate, test};
 
@@ -18,7 +19,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Commands {
-    /// A real control plane (etcd, kube-apiserver) on loopback.
+    /// A real control plane (etcd, kube-apiserver), with or without nodes.
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// From nothing to a verified proof, on this machine.
@@ -42,10 +43,27 @@ enum ClusterCommand {
         /// Its name.
         #[arg(default_value = "dev")]
         name: String,
+        /// With so many real nodes (kubelet, containerd, network); needs root.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=node::MOST as i64))]
+        nodes: u8,
+        /// With one node.
+        #[arg(long, conflicts_with = "nodes")]
+        node: bool,
+        /// Leave the executor pods' seccomp profile out of the nodes, to see what happens then.
+        #[arg(long)]
+        no_seccomp_profile: bool,
     },
     /// Stop it and remove everything of it.
     Down {
         /// Its name.
+        #[arg(default_value = "dev")]
+        name: String,
+    },
+    /// Give an image (an OCI archive) to every node.
+    Load {
+        /// The archive.
+        archive: PathBuf,
+        /// Name of the cluster.
         #[arg(default_value = "dev")]
         name: String,
     },
@@ -84,8 +102,10 @@ fn dispatch(command: Commands) -> Result<()> {
 
 fn cluster_command(command: ClusterCommand) -> Result<()> {
     match command {
-        ClusterCommand::Up { name } => {
-            let access = cluster::up(&Name::parse(&name)?)?;
+        ClusterCommand::Up { name, nodes, node, no_seccomp_profile } => {
+            let nodes = if node { 1 } else { nodes };
+            let shape = Shape { nodes, seccomp_profile: !no_seccomp_profile };
+            let access = cluster::up(&Name::parse(&name)?, shape)?;
             print(&format!("export KUBECONFIG={}", access.kubeconfig.display()));
             print(&format!("alias kubectl={}", access.kubectl.display()));
             Ok(())
@@ -99,6 +119,13 @@ fn cluster_command(command: ClusterCommand) -> Result<()> {
                 format!("· there is no cluster {name}")
             });
             Ok(())
+        }
+        ClusterCommand::Load { archive, name } => {
+            cluster::nodes(&Name::parse(&name)?)?.iter().try_for_each(|node| {
+                node.load_image(&archive)?;
+                say(&format!("✓ {} has {}", node.name(), archive.display()));
+                Ok(())
+            })
         }
         ClusterCommand::Status { context: Some(context) } => {
             print(cluster::version(&context)?.trim_end());

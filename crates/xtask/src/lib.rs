@@ -8,6 +8,8 @@
 //! | generated files | [`generate`] |
 //! | suites, as data, and running them | [`suites`], [`test`] |
 //! | benchmarks | [`bench`] |
+//! | container images without a daemon | [`oci`] |
+//! | what comes from the system's package manager | [`packages`] |
 //! | programs built once from pinned Go modules | [`tools`] |
 //! | etcd and kube-apiserver on loopback | [`cluster`] |
 //! | executor and operator beside them | [`stack`] |
@@ -25,6 +27,8 @@ pub mod cluster;
 pub mod demo;
 pub mod error;
 pub mod generate;
+pub mod oci;
+pub mod packages;
 pub mod paths;
 pub mod pki;
 pub mod prerequisites;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::capture;
-use crate::{Error, Result};
+use crate::{Error, Result, packages};
 
 /// The Go tool chain, which builds etcd, kube-apiserver and kubectl.
 ///
@@ -29,7 +29,7 @@ pub fn go() -> Result<()> {
 /// # Errors
 /// There is no `cc` on the PATH.
 pub fn c_compiler() -> Result<()> {
-    if on_path("cc").is_some() {
+    if packages::find("cc").is_some() {
         return Ok(());
     }
     Err(Error::prerequisite(
@@ -89,7 +89,7 @@ fn user_namespaces(settings: &Path, root: bool) -> Result<()> {
 
 /// Settings can be fine and the answer still no (a container's seccomp filter): ask the kernel itself.
 fn probe_user_namespace() -> Result<()> {
-    let Some(unshare) = on_path("unshare") else { return Ok(()) };
+    let Some(unshare) = packages::find("unshare") else { return Ok(()) };
     let said = capture(Command::new(unshare).args(["--user", "--mount", "true"]))?;
     if said.ok {
         return Ok(());
@@ -139,11 +139,6 @@ fn own_cgroups(text: &str, mount: &Path) -> Vec<PathBuf> {
 fn go_minor(version: &str) -> Option<u32> {
     let digits = version.strip_prefix("go1.")?;
     digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 #[cfg(test)]

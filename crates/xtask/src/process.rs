@@ -205,6 +205,21 @@ pub fn start_time(id: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// Whether somebody listens on `port` in the network namespace of process `id`.
+pub fn listens(id: u32, port: u16) -> bool {
+    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/{id}/net/{table}")));
+    tables.iter().flatten().any(|table| has_listener(table, port))
+}
+
+/// Reads a table of proc_pid_net(5): the second field is address:port in hexadecimal, the fourth the state, of which 0A listens.
+fn has_listener(table: &str, port: u16) -> bool {
+    table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|fields| {
+        let local = fields.get(1).and_then(|local| local.rsplit_once(':'));
+        let own = local.and_then(|(_, digits)| u16::from_str_radix(digits, 16).ok());
+        own == Some(port) && fields.get(3) == Some(&"0A")
+    })
+}
+
 /// Starts `command` in the background with both streams in the file `log`.
 ///
 /// # Errors
@@ -241,14 +256,38 @@ pub fn wait_ready(
     Ok(())
 }
 
+/// As [`wait_ready`], for something that no program of ours stands for alone; `log` is where to look if it does not come.
+///
+/// # Errors
+/// [`Error::NotReady`] with the end of the log.
+pub fn wait_until(what: &str, log: &Path, step: &mut Step, there: impl Fn() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !there()? {
+        if start.elapsed() > READY_LIMIT {
+            return Err(not_ready(log, format!("{what} was not ready after {} s", READY_LIMIT.as_secs())));
+        }
+        step.at(&format!("waiting for {what}"));
+        std::thread::sleep(READY_PAUSE);
+    }
+    Ok(())
+}
+
 /// Runs `command` to its end with both streams captured.
 ///
 /// # Errors
 /// It cannot be started. A failing end is not an error here.
 pub fn capture(command: &mut Command) -> Result<Said> {
+    capture_with(command, Stdio::null())
+}
+
+/// As [`capture`], with something to read.
+///
+/// # Errors
+/// As for [`capture`].
+pub fn capture_with(command: &mut Command, input: impl Into<Stdio>) -> Result<Said> {
     let reaper = reaper::global()?;
     let child = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -272,7 +311,15 @@ pub fn capture(command: &mut Command) -> Result<Said> {
 /// # Errors
 /// It cannot be started, or it failed.
 pub fn output(command: &mut Command) -> Result<String> {
-    let said = capture(command)?;
+    output_with(command, Stdio::null())
+}
+
+/// As [`output`], with something to read.
+///
+/// # Errors
+/// As for [`output`].
+pub fn output_with(command: &mut Command, input: impl Into<Stdio>) -> Result<String> {
+    let said = capture_with(command, input)?;
     if said.ok {
         return Ok(said.stdout);
     }
@@ -325,4 +372,27 @@ fn signal_group(pid: Pid, signal: Signal) -> Result<()> {
 
 fn pid(id: u32) -> Option<Pid> {
     i32::try_from(id).ok().and_then(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_are_told_from_connections() {
+        let table = "  sl  local_address rem_address   st tx_queue\n   \
+                     0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n   \
+                     1: 0100007F:1F91 0100007F:1F90 01 00000000:00000000\n";
+        assert!(has_listener(table, 8080));
+        assert!(!has_listener(table, 8081), "a connection's own port");
+    }
+
+    #[test]
+    fn an_own_listener_is_seen_and_its_end_too() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(listens(std::process::id(), port));
+        drop(listener);
+        assert!(!listens(std::process::id(), port));
+    }
 }

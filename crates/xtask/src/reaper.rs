@@ -1,7 +1,7 @@
 //! Nothing is left behind, however this process ends.
 //!
-//! A small shell process holds the read end of a pipe and a list of process groups and folders. When the pipe
-//! closes because this process is gone (Ctrl-C, SIGTERM, SIGKILL, a panic), it kills the groups and removes the folders. The
+//! A small shell process holds the read end of a pipe and a list of process groups, cgroups and folders. When the pipe
+//! closes because this process is gone (Ctrl-C, SIGTERM, SIGKILL, a panic), it kills the groups and removes the rest. The
 //! orderly way is the same one: the owner stops what it started, says `forget`, and the reaper ends with nothing to do.
 //! It ignores terminal signals, so it outlives the process it looks after. Needs no `unsafe` and no signal handler.
 
@@ -86,6 +86,22 @@ impl Reaper {
     /// As for [`Reaper::watch_folder`].
     pub fn forget_folder(&self, path: &Path) -> Result<()> {
         self.tell(&format!("unfolder {}", plain(path)?))
+    }
+
+    /// Has a cgroup and those below it removed when this process ends.
+    ///
+    /// # Errors
+    /// As for [`Reaper::watch_folder`].
+    pub fn watch_cgroup(&self, path: &Path) -> Result<()> {
+        self.tell(&format!("cgroup {}", plain(path)?))
+    }
+
+    /// The cgroup is removed or may stay.
+    ///
+    /// # Errors
+    /// As for [`Reaper::watch_folder`].
+    pub fn forget_cgroup(&self, path: &Path) -> Result<()> {
+        self.tell(&format!("uncgroup {}", plain(path)?))
     }
 
     fn tell(&self, line: &str) -> Result<()> {

@@ -11,13 +11,15 @@ use std::process::{Command, Stdio};
 
 use crate::process::{Background, failed};
 use crate::progress::{Step, say};
-use crate::{Error, Result, paths, prerequisites, process, reaper};
+use crate::{Error, Result, packages, paths, prerequisites, process, reaper};
 
 /// A Go module of ours that pins one family of programs.
 #[derive(Debug)]
 pub struct Family {
     /// Folder below `crates/xtask/tools`, and the name in the cache.
     pub name: &'static str,
+    /// Build tags. A family with tags is built with C, the others without.
+    pub tags: &'static str,
     /// What is built: (Go package, file name).
     pub programs: &'static [(&'static str, &'static str)],
     /// Linker flags after `-s -w`.
@@ -26,18 +28,70 @@ pub struct Family {
 
 /// The store behind the API server.
 pub const ETCD: Family =
-    Family { name: "etcd", programs: &[("go.etcd.io/etcd/server/v3", "etcd")], ldflags: "" };
+    Family { name: "etcd", tags: "", programs: &[("go.etcd.io/etcd/server/v3", "etcd")], ldflags: "" };
 
-/// API server and client. The version variables are what a release build sets; without them the server calls itself v0.0.0.
+/// The version variables of Kubernetes, as a release build sets them; without them a server calls itself v0.0.0.
+const KUBERNETES_VERSION: &str = "-X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1 \
+                                  -X k8s.io/component-base/version.gitMinor=37";
+
+/// API server and client.
 pub const KUBERNETES: Family = Family {
     name: "kubernetes",
+    tags: "",
     programs: &[
         ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
         ("k8s.io/kubernetes/cmd/kubectl", "kubectl"),
     ],
-    ldflags: "-X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1 \
-              -X k8s.io/component-base/version.gitMinor=37",
+    ldflags: KUBERNETES_VERSION,
 };
+
+/// What a cluster with nodes has besides. A module of its own, so that the API server is not built anew because of it.
+pub const KUBERNETES_NODE: Family = Family {
+    name: "kubernetes-node",
+    tags: "",
+    programs: &[
+        ("k8s.io/kubernetes/cmd/kubelet", "kubelet"),
+        ("k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy"),
+        ("k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler"),
+        ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager"),
+    ],
+    ldflags: KUBERNETES_VERSION,
+};
+
+/// The container runtime of a node.
+pub const CONTAINERD: Family = Family {
+    name: "containerd",
+    tags: "",
+    programs: &[
+        ("github.com/containerd/containerd/v2/cmd/containerd", "containerd"),
+        ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2"),
+        ("github.com/containerd/containerd/v2/cmd/ctr", "ctr"),
+    ],
+    ldflags: "",
+};
+
+/// What starts containers. The only one with C in it: it links the system's libseccomp.
+pub const RUNC: Family = Family {
+    name: "runc",
+    tags: "seccomp",
+    programs: &[("github.com/opencontainers/runc", "runc")],
+    ldflags: "",
+};
+
+/// What connects pods.
+pub const CNI: Family = Family {
+    name: "cni",
+    tags: "",
+    programs: &[
+        ("github.com/containernetworking/plugins/plugins/main/bridge", "bridge"),
+        ("github.com/containernetworking/plugins/plugins/main/loopback", "loopback"),
+        ("github.com/containernetworking/plugins/plugins/ipam/host-local", "host-local"),
+    ],
+    ldflags: "",
+};
+
+/// The first process of a node, and the container that holds a pod's namespaces. Ours.
+pub const PAUSE: Family = Family { name: "pause", tags: "", programs: &[(".", "pause")], ldflags: "" };
 
 /// What a control plane needs.
 #[derive(Debug, Clone)]
@@ -48,6 +102,35 @@ pub struct ControlPlaneTools {
     pub apiserver: PathBuf,
     /// kubectl.
     pub kubectl: PathBuf,
+}
+
+/// What a node needs: the folders of the families.
+#[derive(Debug, Clone)]
+pub struct NodeTools {
+    /// kubelet, kube-proxy, kube-scheduler, kube-controller-manager.
+    pub kubernetes: PathBuf,
+    /// containerd, its shim and its client.
+    pub containerd: PathBuf,
+    /// runc.
+    pub runc: PathBuf,
+    /// CNI plugins.
+    pub cni: PathBuf,
+    /// pause.
+    pub pause: PathBuf,
+}
+
+/// Builds what nodes need, or finds it built.
+///
+/// # Errors
+/// As for [`control_plane`].
+pub fn node() -> Result<NodeTools> {
+    Ok(NodeTools {
+        pause: ensure(&PAUSE)?,
+        cni: ensure(&CNI)?,
+        runc: ensure(&RUNC)?,
+        containerd: ensure(&CONTAINERD)?,
+        kubernetes: ensure(&KUBERNETES_NODE)?,
+    })
 }
 
 /// Builds what a control plane needs, or finds it built.
@@ -74,6 +157,9 @@ pub fn ensure(family: &Family) -> Result<PathBuf> {
         return Ok(ready);
     }
     prerequisites::go()?;
+    if family.has_c() {
+        packages::seccomp_headers()?;
+    }
     paths::make_private(&cache)?;
     let lock = wait_for_lock(&cache.join(format!("{}.lock", family.name)), family.name)?;
     if !ready.is_dir() {
@@ -98,13 +184,19 @@ fn module(family: &Family) -> PathBuf {
 
 fn flags(family: &Family) -> Vec<String> {
     let ldflags = format!("-s -w {}", family.ldflags);
-    vec!["-trimpath".into(), "-ldflags".into(), ldflags.trim_end().into()]
+    let mut flags = vec!["-trimpath".into(), "-ldflags".into(), ldflags.trim_end().into()];
+    if family.has_c() {
+        flags.extend(["-tags".into(), family.tags.into()]);
+    }
+    flags
 }
 
 fn key(family: &Family) -> Result<String> {
     let module = module(family);
     let mut hasher = blake3::Hasher::new();
-    for file in ["go.mod", "go.sum"] {
+    // Only the programs of our own have a source here; the others are named by go.mod and go.sum.
+    let source = Some("main.go").filter(|file| module.join(file).is_file());
+    for file in ["go.mod", "go.sum"].into_iter().chain(source) {
         let path = module.join(file);
         let bytes = fs::read(&path).map_err(Error::io(format!("read {}", path.display())))?;
         hasher.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
@@ -150,7 +242,7 @@ fn build_into(family: &Family, cache: &Path, ready: &Path) -> Result<()> {
 fn download_and_count(family: &Family) -> Result<usize> {
     let mut step = Step::begin(format!("fetch the Go modules of {}", names(family)));
     let mut listing = go(family, "list");
-    listing.args(["-deps", "-f", "{{.ImportPath}}"]).args(packages(family)).stdout(Stdio::piped());
+    listing.args(["-deps", "-f", "{{.ImportPath}}"]).args(package_paths(family)).stdout(Stdio::piped());
     let mut child = spawn_go(&mut listing)?;
     let packages = child.child().stdout.take();
     let counter = std::thread::spawn(move || packages.map_or(0, |out| BufReader::new(out).lines().count()));
@@ -185,7 +277,7 @@ fn go(family: &Family, verb: &str) -> Command {
     command
         .current_dir(module(family))
         .arg(verb)
-        .env("CGO_ENABLED", "0")
+        .env("CGO_ENABLED", if family.has_c() { "1" } else { "0" })
         .env("GOWORK", "off")
         .env("GOFLAGS", "-mod=readonly");
     command
@@ -209,7 +301,13 @@ fn finish_go(mut child: Background, command: &Command, mut each: impl FnMut(&str
     if status.success() { Ok(()) } else { Err(failed(command, status, &process::last_lines(&said, 20))) }
 }
 
-fn packages(family: &Family) -> impl Iterator<Item = &'static str> {
+impl Family {
+    const fn has_c(&self) -> bool {
+        !self.tags.is_empty()
+    }
+}
+
+fn package_paths(family: &Family) -> impl Iterator<Item = &'static str> {
     family.programs.iter().map(|(package, _)| *package)
 }
 
@@ -232,7 +330,7 @@ mod tests {
 
     #[test]
     fn every_pinned_module_is_summed() {
-        for family in [&ETCD, &KUBERNETES] {
+        for family in [&ETCD, &KUBERNETES, &KUBERNETES_NODE, &CONTAINERD, &RUNC, &CNI] {
             let sums = fs::read_to_string(module(family).join("go.sum")).unwrap();
             assert!(sums.lines().count() > 50, "{} has no go.sum", family.name);
         }

@@ -77,6 +77,16 @@ impl Layout {
         self.folder.join("etcd")
     }
 
+    /// The folder of node `number`, from 1.
+    pub fn node(&self, number: u8) -> PathBuf {
+        self.folder.join(format!("node-{number}"))
+    }
+
+    /// The number of its network and of its nodes; absent where there are no nodes.
+    pub fn network(&self) -> PathBuf {
+        self.folder.join("network")
+    }
+
     /// What `program` writes.
     pub fn log(&self, program: &str) -> PathBuf {
         self.folder.join(format!("{program}.log"))

@@ -5,19 +5,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::layout::{self, Layout, Name};
+use super::node;
 use crate::process::{Background, Target, start_time};
 use crate::{Error, Result, paths, process, progress, reaper, tools};
 
 /// The programs without which there is no control plane.
 const PLANE: [&str; 2] = ["kube-apiserver", "etcd"];
-/// What a program beside the control plane gets to end by itself; it may hold things outside the folder.
+/// The rest of a control plane with nodes. Like etcd's, its data is thrown away.
+const CONTROLLERS: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
+/// What another program gets to end by itself: it may hold things outside the folder, and a node's processes end with its room.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A control plane that this process has started. Dropped: stopped and removed.
 #[derive(Debug)]
 pub struct ControlPlane {
     layout: Layout,
-    children: Vec<(&'static str, Background)>,
+    children: Vec<(String, Background)>,
     released: bool,
 }
 
@@ -48,11 +51,9 @@ impl ControlPlane {
     ///
     /// # Errors
     /// The note cannot be written.
-    pub fn add(&mut self, program: &'static str, child: Background) -> Result<&mut Background> {
-        let note = format!("{} {}\n", child.id(), start_time(child.id()).unwrap_or_default());
-        let path = self.layout.pid(program);
-        fs::write(&path, note).map_err(Error::io(format!("write {}", path.display())))?;
-        Ok(&mut self.children.push_mut((program, child)).1)
+    pub fn add(&mut self, program: &str, child: Background) -> Result<&mut Background> {
+        note(&self.layout.pid(program), child.id())?;
+        Ok(&mut self.children.push_mut((program.to_owned(), child)).1)
     }
 
     /// The places of its files.
@@ -78,6 +79,7 @@ impl ControlPlane {
         for (_, child) in self.children.drain(..) {
             child.release()?;
         }
+        node::release(&self.layout)?;
         self.released = true;
         reaper::global()?.forget_folder(self.layout.folder())
     }
@@ -93,8 +95,9 @@ impl ControlPlane {
     fn end(&mut self) -> Result<()> {
         self.released = true;
         while let Some((program, child)) = self.children.pop() {
-            child.stop(grace(program))?;
+            child.stop(grace(&program))?;
         }
+        node::clear_away(&self.layout)?;
         remove(self.layout.folder())?;
         reaper::global()?.forget_folder(self.layout.folder())
     }
@@ -113,7 +116,10 @@ impl Drop for ControlPlane {
 
 /// Whether every program of the cluster runs.
 pub fn is_running(layout: &Layout) -> bool {
-    PLANE.iter().all(|program| process_of(layout, program).is_some())
+    let runs = |program: &str| process_of(layout, program).is_some();
+    let nodes = || (1..=node::count(layout)).all(|number| runs(&node::name(number)));
+    PLANE.into_iter().all(runs)
+        && (node::count(layout) == 0 || (CONTROLLERS.into_iter().all(runs) && nodes()))
 }
 
 /// Removes what a crash or a reboot has left of a cluster.
@@ -173,7 +179,12 @@ pub fn list() -> Result<Vec<Name>> {
 pub fn status(name: &Name) -> Result<String> {
     let layout = Layout::of(name)?;
     let state = if is_running(&layout) { "running" } else { "stopped" };
-    Ok(format!("{name}\t{state}\t{}", layout.kubeconfig().display()))
+    let nodes = match node::count(&layout) {
+        0 => "no node".to_owned(),
+        1 => "1 node".to_owned(),
+        count => format!("{count} nodes"),
+    };
+    Ok(format!("{name}\t{state}\t{nodes}\t{}", layout.kubeconfig().display()))
 }
 
 /// Stops every cluster and removes the built programs.
@@ -197,6 +208,7 @@ fn end(layout: &Layout) -> Result<()> {
             return Err(Error::check(what, "Look at it with `ps`; the cluster's folder was kept"));
         }
     }
+    node::clear_away(layout)?;
     remove(layout.folder())
 }
 
@@ -208,17 +220,36 @@ fn programs(layout: &Layout) -> Result<Vec<String>> {
         let name = entry.map_err(doing())?.file_name();
         found.extend(name.to_str().and_then(|name| name.strip_suffix(".pid")).map(str::to_owned));
     }
-    found.sort_by_key(|program| PLANE.contains(&program.as_str()));
+    // The room of the plane holds the network that the others use.
+    found.sort_by_key(|program| match program.as_str() {
+        node::PLANE_ROOM => 2,
+        program if PLANE.contains(&program) => 1,
+        _ => 0,
+    });
     Ok(found)
 }
 
 fn grace(program: &str) -> Duration {
-    if PLANE.contains(&program) { Duration::ZERO } else { GRACE }
+    if PLANE.contains(&program) || CONTROLLERS.contains(&program) { Duration::ZERO } else { GRACE }
+}
+
+/// Notes a process: id and start time, which together name one process for ever.
+///
+/// # Errors
+/// The note cannot be written.
+pub fn note(path: &Path, id: u32) -> Result<()> {
+    let text = format!("{id} {}\n", start_time(id).unwrap_or_default());
+    fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))
 }
 
 /// The live process that `program`'s note names.
 fn process_of(layout: &Layout, program: &str) -> Option<(u32, u64)> {
-    let note = fs::read_to_string(layout.pid(program)).ok()?;
+    noted(&layout.pid(program))
+}
+
+/// The live process that the note at `path` names.
+pub fn noted(path: &Path) -> Option<(u32, u64)> {
+    let note = fs::read_to_string(path).ok()?;
     let (id, started) = note.trim().split_once(' ')?;
     let (id, started) = (id.parse().ok()?, started.parse().ok()?);
     (process::start_time(id) == Some(started)).then_some((id, started))

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::NAMESPACE;
-use crate::cluster::{self, Access, Ephemeral, Name};
+use crate::cluster::{self, Access, Ephemeral, Name, Shape};
 use crate::progress::Step;
 use crate::scratch::Scratch;
 use crate::stack::{Options, Stack};
@@ -37,7 +37,7 @@ impl Site {
                 owner: Owner::Theirs { scratch, definitions: false },
             });
         }
-        let ours = cluster::up_guarded(&Name::parse("demo")?)?;
+        let ours = cluster::up_guarded(&Name::parse("demo")?, Shape::PLANE)?;
         Ok(Self { access: ours.access().clone(), programs, stack: None, owner: Owner::Ours(Box::new(ours)) })
     }
 

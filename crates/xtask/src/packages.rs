@@ -1,0 +1,89 @@
+//! What comes from the system's package manager and not from a pinned module. Where this process may (root on Debian or Ubuntu) it
+//! installs what is missing and says so; elsewhere it says in one sentence what to do.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::process::capture;
+use crate::progress::Step;
+use crate::{Error, Result, process};
+
+/// A program of the system, and the package that has it on Debian and Ubuntu.
+type Wanted = (&'static str, &'static str);
+
+/// What a node needs. kube-proxy works with iptables; the rest makes and enters namespaces.
+const NODE: [Wanted; 5] = [
+    ("iptables", "iptables"),
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+];
+
+/// Programs that a node needs, and root.
+///
+/// # Errors
+/// This process is not root, or a program is missing and cannot be installed.
+pub fn node() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::prerequisite(
+            "A node needs root: it makes network namespaces, mounts and cgroups",
+            "Run the command as root, or leave the nodes out",
+        ));
+    }
+    let missing: Vec<Wanted> = NODE.into_iter().filter(|(program, _)| find(program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    let programs = missing.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(", ");
+    install(&format!("Missing for a node: {programs}"), &packages)
+}
+
+/// The headers that runc is built with.
+///
+/// # Errors
+/// They are missing and cannot be installed.
+pub fn seccomp_headers() -> Result<()> {
+    let there =
+        || capture(Command::new("pkg-config").args(["--exists", "libseccomp"])).is_ok_and(|said| said.ok);
+    if there() {
+        return Ok(());
+    }
+    install(
+        "Missing to build runc: the headers of libseccomp, or pkg-config",
+        &["libseccomp-dev", "pkg-config", "libc6-dev", "gcc"],
+    )
+}
+
+/// Where a program is, also in the folders of the system's administration that a user's PATH may lack.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = path_with_administration();
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// The PATH of this process, and the folders of the system's administration behind it.
+pub fn path_with_administration() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
+fn install(what: &str, packages: &[&str]) -> Result<()> {
+    let command = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    if !rustix::process::geteuid().is_root() || find("apt-get").is_none() {
+        return Err(Error::prerequisite(what, format!("As root run `{command}`, or your system's like")));
+    }
+    let step = Step::begin(format!("{what}: {command}"));
+    apt_get(&["update"])?;
+    let options = ["install", "--yes", "--no-install-recommends"];
+    apt_get(&[&options, packages].concat())?;
+    step.done();
+    Ok(())
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    process::output(command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet").args(arguments)).map(drop)
+}
