@@ -46,6 +46,14 @@ pub struct ServeArgs {
     /// Authority whose certificates operators show, PEM.
     #[arg(long, env = "REQUIEM_EXECUTOR_CLIENT_CA", value_name = "FILE")]
     client_ca: PathBuf,
+    /// Name that client certificates must bear, as a DNS name or as the common name.
+    #[arg(
+        long,
+        env = "REQUIEM_EXECUTOR_OPERATOR_NAME",
+        value_name = "NAME",
+        default_value = "requiem-operator"
+    )]
+    operator_name: String,
     /// Folder of the store and the journal; one executor per folder.
     #[arg(long, env = "REQUIEM_EXECUTOR_STORE", value_name = "DIR")]
     store: PathBuf,
@@ -64,6 +72,18 @@ pub struct ServeArgs {
     /// Acknowledged attempts that stay known, so that a late call is answered and not run again.
     #[arg(long, env = "REQUIEM_EXECUTOR_KEEP_ACKED", default_value_t = 4096)]
     keep_acked: u32,
+    /// Wait for a runner of another container at this Unix socket, instead of starting one.
+    #[arg(long, env = "REQUIEM_EXECUTOR_RUNNER_SOCKET", value_name = "PATH")]
+    runner_socket: Option<PathBuf>,
+    /// Copy the runner that lies beside this program to this place first, for the other container.
+    #[arg(long, env = "REQUIEM_EXECUTOR_INSTALL_RUNNER", value_name = "PATH")]
+    install_runner: Option<PathBuf>,
+    /// Serve one Execution and end when its end has been acknowledged.
+    #[arg(long, env = "REQUIEM_EXECUTOR_ONCE")]
+    once: bool,
+    /// Write the roots of the last results here at the end (in a pod: /dev/termination-log).
+    #[arg(long, env = "REQUIEM_EXECUTOR_TERMINATION_LOG", value_name = "PATH")]
+    termination_log: Option<PathBuf>,
 }
 
 impl From<ServeArgs> for Config {
@@ -73,13 +93,22 @@ impl From<ServeArgs> for Config {
         Self {
             listen: args.listen,
             admin_listen: args.admin_listen,
-            tls: TlsFiles { cert: args.tls_cert, key: args.tls_key, client_ca: args.client_ca },
+            tls: TlsFiles {
+                cert: args.tls_cert,
+                key: args.tls_key,
+                client_ca: args.client_ca,
+                operator_name: args.operator_name,
+            },
             store: args.store,
             slots: args.slots.map_or(processors, whole),
             queue: whole(args.queue),
             name: args.name,
             drain: Duration::from_secs(args.drain_seconds.into()),
             keep_acked: whole(args.keep_acked),
+            runner_socket: args.runner_socket,
+            install_runner: args.install_runner,
+            once: args.once,
+            termination_log: args.termination_log,
         }
     }
 }

@@ -13,7 +13,7 @@ use requiem_model::attempt::{AttemptState, SealedAttempt, StartAttempt};
 use requiem_model::result::FailureReason;
 use requiem_model::{BundleRoot, ExecutionRequest, Failure, RequestDigest};
 use requiem_sandbox::Cancel;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::admission::{Admission, Known, Stage, admit};
 use crate::journal::{Asked, AttemptKey, InlineBlob, Journal, JournalError, Record, Replay, cancelled, lost};
@@ -92,6 +92,10 @@ pub struct Attempts {
     keep_acked: usize,
     /// Runs are being ended because the executor ends.
     abandoned: AtomicBool,
+    /// Takes attempts of one Execution only.
+    once: bool,
+    /// Somebody acknowledged an attempt, or one ended.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -121,7 +125,15 @@ impl Attempts {
             journal,
             keep_acked,
             abandoned: AtomicBool::new(false),
+            once: false,
+            changed: Notify::new(),
         }
+    }
+
+    /// The same for an executor that serves one Execution and then ends.
+    #[must_use]
+    pub fn once(self, once: bool) -> Self {
+        Self { once, ..self }
     }
 
     /// Starts the attempt, or adopts the one that is known already.
@@ -139,7 +151,9 @@ impl Attempts {
             Admission::Conflict(attempt) => return Err(StartError::Conflict(attempt)),
             Admission::Busy(attempt) => return Err(StartError::Busy(attempt)),
             Admission::Superseded(attempt) => return Err(StartError::Superseded(attempt)),
-            Admission::Start if table.draining => return Err(StartError::ShuttingDown),
+            Admission::Start if table.draining || (self.once && table.serves_another(&asked)) => {
+                return Err(StartError::ShuttingDown);
+            }
             Admission::Start => {}
         }
         if let Some(why) = self.journal.stopped() {
@@ -165,6 +179,18 @@ impl Attempts {
         self.queue.pop()
     }
 
+    /// Takes back what [`Self::next`] gave too early. An executor that drains forgets it, like everything that waits.
+    pub fn put_back(&self, job: Job) {
+        let key = AttemptKey::of(&job.entry.asked.identity);
+        if job.entry.lock_run().cancel_wanted {
+            // Whoever cancelled it found it in no queue.
+            self.finish(&job.entry, End::Failed(cancelled()));
+        } else if let Err(job) = self.queue.put_back(key.clone(), job) {
+            self.lock().remove(&key);
+            drop(job);
+        }
+    }
+
     /// Writes down that the attempt runs now, and shows it. Gives back what ends the run when triggered.
     ///
     /// # Errors
@@ -186,7 +212,9 @@ impl Attempts {
             End::Failed(failure) => self.write_failed(entry, failure),
         };
         entry.lock_run().cancel = None;
-        entry.show(state)
+        let state = entry.show(state);
+        self.changed.notify_waiters();
+        state
     }
 
     /// Ends a queued or running attempt; leaves an ended one as it is. The wish survives a crash.
@@ -230,6 +258,7 @@ impl Attempts {
         if !table.acked.contains(key) {
             table.acked.push_back(key.clone());
         }
+        self.changed.notify_waiters();
         if table.acked.len() > self.keep_acked
             && let Some(oldest) = table.acked.pop_front()
         {
@@ -248,6 +277,34 @@ impl Attempts {
                 _ => None,
             }
         })
+    }
+
+    /// Returns when every known attempt has ended and is acknowledged; for an executor that serves one Execution only
+    /// when there was one.
+    pub async fn settled(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // From here on no notification is missed.
+            changed.as_mut().enable();
+            if self.lock().is_settled(self.once) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether it takes nothing new any more.
+    pub fn is_draining(&self) -> bool {
+        self.lock().draining
+    }
+
+    /// Sealed attempts, the newest of each Execution.
+    pub fn results(&self) -> Vec<(AttemptKey, Arc<AttemptState>)> {
+        let table = self.lock();
+        let newest = table.by_uid.values().filter_map(|attempts| attempts.values().next_back());
+        let sealed = newest.filter(|entry| matches!(*entry.state(), AttemptState::Sealed { .. }));
+        sealed.map(|entry| (AttemptKey::of(&entry.asked.identity), entry.state())).collect()
     }
 
     /// Attempts that wait for a slot.
@@ -333,6 +390,17 @@ impl Table {
                 self.by_uid.remove(&key.uid);
             }
         }
+    }
+
+    fn serves_another(&self, asked: &Asked) -> bool {
+        self.by_uid.keys().any(|uid| *uid != asked.identity.uid)
+    }
+
+    fn is_settled(&self, once: bool) -> bool {
+        let mut entries = self.by_uid.values().flat_map(BTreeMap::values).peekable();
+        // An acknowledged attempt may have been forgotten by now; then it is in no list.
+        (!once || entries.peek().is_some())
+            && entries.all(|entry| self.acked.contains(&AttemptKey::of(&entry.asked.identity)))
     }
 
     fn known(&self, asked: &Asked) -> Vec<Known> {

@@ -1,8 +1,8 @@
 //! The daemon: everything put together, started in order, and stopped in the reverse order.
 //!
 //! Start: namespace → store → journal (missing ends written, lost streams restored) → runner and its probe →
-//! slots → listeners. Stop, on SIGTERM or SIGINT: nothing new starts; runs have the drain time to end and are
-//! then ended; open calls are answered; the journal is closed.
+//! slots → listeners. In a pod the runner comes by itself, so there the listeners come first. The end is told in
+//! [`farewell`]; after it open calls are answered and the journal is closed.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -13,7 +13,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use requiem_cas::{Store, StoreError};
-use requiem_model::attempt::Capabilities;
 use requiem_sandbox::{RunError, RunnerConfig, SandboxError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,15 +21,22 @@ use tokio::sync::watch;
 use crate::archive::Archive;
 use crate::attempts::Attempts;
 use crate::execute::executor_claim;
+use crate::farewell;
+use crate::health::Health;
+use crate::install::{InstallError, install_runner};
 use crate::journal::{Journal, JournalError, JournalOptions, Logged, Retire};
 use crate::metrics::Metrics;
 use crate::recover;
-use crate::runners::Runners;
-use crate::server::{TlsError, TlsFiles, admin, listen, routes, tls};
+use crate::runners::{Place, Runners};
+use crate::server::identity::Identity;
+use crate::server::routes::About;
+use crate::server::{TlsError, TlsFiles, admin, listen, routes};
 use crate::workers::{self, Workshop};
 
 /// Runs prepared ahead of need, at most: each holds two processes.
 const MAX_SPARES: usize = 64;
+/// How long a sidecar waits for its SIGTERM when the runner has been let go.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// Everything that `serve` can be told.
 #[derive(Debug, Clone)]
@@ -53,6 +59,14 @@ pub struct Config {
     pub drain: Duration,
     /// Acknowledged attempts that stay known.
     pub keep_acked: usize,
+    /// Where a runner of another container is waited for.
+    pub runner_socket: Option<PathBuf>,
+    /// Where the runner is put for that container.
+    pub install_runner: Option<PathBuf>,
+    /// Serve one Execution and end.
+    pub once: bool,
+    /// Where the last word goes.
+    pub termination_log: Option<PathBuf>,
 }
 
 /// Why the daemon does not start.
@@ -73,6 +87,9 @@ pub enum StartupError {
     /// The endpoint's identity.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The runner of a pod.
+    #[error(transparent)]
+    Install(#[from] InstallError),
     /// An address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -94,15 +111,6 @@ pub enum StartupError {
     },
 }
 
-/// What the admin side asks.
-pub(crate) struct Health {
-    attempts: Arc<Attempts>,
-    runners: Arc<Runners>,
-    store: PathBuf,
-    metrics: Arc<Metrics>,
-    stopping: watch::Receiver<bool>,
-}
-
 /// The daemon before it serves.
 struct Daemon {
     attempts: Arc<Attempts>,
@@ -110,6 +118,9 @@ struct Daemon {
     health: Arc<Health>,
     slots: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
+    drain: Duration,
+    once: bool,
+    termination_log: Option<PathBuf>,
 }
 
 /// Body of `requiem-executor serve`: 0 after a graceful end, 2 if it cannot start.
@@ -131,27 +142,27 @@ pub fn main(config: Config) -> ExitCode {
     }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT, until the runner's container is told to end, or, with `once`, until its one
+/// Execution is done.
 ///
 /// # Errors
 /// Something that is needed cannot be had.
 pub async fn serve(config: Config) -> Result<(), StartupError> {
-    let tls = tls::server_config(&config.tls)?;
     let mut ends = Signals::new()?;
     let (listener, admin_listener) = (bind(config.listen).await?, bind(config.admin_listen).await?);
-    let (drain, addresses) = (config.drain, [local(&listener)?, local(&admin_listener)?]);
+    let addresses = [local(&listener)?, local(&admin_listener)?];
     let built = tokio::task::spawn_blocking(move || Daemon::build(&config)).await;
     let daemon =
         built.map_err(|error| StartupError::System { what: "start", source: io::Error::other(error) })??;
-    let admin = tokio::spawn(async move { axum::serve(admin_listener, admin::router(daemon.health)).await });
-    let calls =
-        tokio::spawn(listen::serve(listener, tls, routes::router(daemon.api), daemon.stop.subscribe()));
+    let admin = admin::router(Arc::clone(&daemon.health));
+    let admin = tokio::spawn(async move { axum::serve(admin_listener, admin).await });
+    let (identity, router) = (Arc::clone(&daemon.health.identity), routes::router(Arc::clone(&daemon.api)));
+    let calls = tokio::spawn(listen::serve(listener, identity, router, daemon.stop.subscribe()));
     announce(addresses);
-    ends.wait().await;
-    tracing::info!(seconds = drain.as_secs(), "stopping; running attempts may end");
-    daemon.attempts.drain();
-    stop_slots(&daemon.attempts, daemon.slots, drain).await;
-    daemon.stop.send_replace(true);
+    daemon.until_end(&mut ends).await;
+    let stop = daemon.stop.clone();
+    daemon.wind_up(&mut ends).await;
+    stop.send_replace(true);
     if tokio::time::timeout(Duration::from_secs(5), calls).await.is_err() {
         tracing::warn!("some calls were still open");
     }
@@ -164,6 +175,10 @@ pub async fn serve(config: Config) -> Result<(), StartupError> {
 
 impl Daemon {
     fn build(config: &Config) -> Result<Self, StartupError> {
+        let identity = Arc::new(Identity::load(config.tls.clone())?);
+        if let Some(target) = &config.install_runner {
+            install_runner(target)?;
+        }
         let store = Store::open(&config.store)?;
         let archive = Archive::new(&config.store);
         let options = JournalOptions { keep_acked: config.keep_acked, ..JournalOptions::default() };
@@ -171,36 +186,97 @@ impl Daemon {
             Journal::open(&config.store.join("journal"), options, retire(&store, &archive))?;
         let restored = recover::restore_streams(&store, &replay)?;
         tracing::info!(attempts = replay.attempts.len(), restored, "the journal is open");
-        let attempts = Arc::new(Attempts::new(journal, &replay, config.queue, config.keep_acked));
+        let attempts = Attempts::new(journal, &replay, config.queue, config.keep_acked).once(config.once);
+        let attempts = Arc::new(attempts);
         let metrics = Arc::new(Metrics::new()?);
+        let runners = runners(config, &metrics)?;
         let system = |what| move |source| StartupError::System { what, source };
-        let program = std::env::current_exe().map_err(system("find the own program"))?;
-        let runners = Arc::new(Runners::start(RunnerConfig {
-            spares: config.slots.min(MAX_SPARES),
-            ..RunnerConfig::new(program)
-        })?);
-        let capabilities = capabilities(config, &runners, &metrics)?;
-        let claim =
-            executor_claim(&config.name).map_err(system("read facts about this process from /proc"))?;
         let workshop = Arc::new(Workshop {
             attempts: Arc::clone(&attempts),
             store: store.clone(),
             runners: Arc::clone(&runners),
-            claim,
+            claim: executor_claim(&config.name)
+                .map_err(system("read facts about this process from /proc"))?,
             metrics: Arc::clone(&metrics),
         });
         let slots = workers::start(&workshop, config.slots).map_err(system("start a slot"))?;
         let (stop, stopping) = watch::channel(false);
-        let health = Arc::new(Health {
+        let about = About::of(config);
+        let api = routes::Api {
             attempts: Arc::clone(&attempts),
-            runners,
-            store: config.store.clone(),
+            store,
+            archive,
+            about,
+            runners: Arc::clone(&runners),
             metrics: Arc::clone(&metrics),
-            stopping,
-        });
-        let api = routes::Api { attempts: Arc::clone(&attempts), store, archive, capabilities, metrics };
-        Ok(Self { attempts, api: Arc::new(api), health, slots, stop })
+        };
+        let folder = config.store.clone();
+        let health =
+            Health { attempts: Arc::clone(&attempts), runners, identity, store: folder, metrics, stopping };
+        Ok(Self {
+            attempts,
+            api: Arc::new(api),
+            health: Arc::new(health),
+            slots,
+            stop,
+            drain: config.drain,
+            once: config.once,
+            termination_log: config.termination_log.clone(),
+        })
     }
+
+    /// Returns when there is a reason to end.
+    async fn until_end(&self, signals: &mut Signals) {
+        let mut told = self.health.runners.stopping();
+        let done =
+            async { if self.once { self.attempts.settled().await } else { std::future::pending().await } };
+        tokio::select! {
+            () = signals.wait() => {}
+            // The sender lives as long as the runners do.
+            _told = told.wait_for(|told| *told) => {}
+            () = done => {}
+        }
+    }
+
+    /// Ends in order; see [`farewell`].
+    async fn wind_up(self, signals: &mut Signals) {
+        let Self { attempts, health, slots, drain, once, termination_log, .. } = self;
+        let deadline = tokio::time::Instant::now() + drain;
+        tracing::info!(seconds = drain.as_secs(), "draining; running attempts may end");
+        attempts.drain();
+        health.runners.close();
+        stop_slots(&attempts, slots, drain).await;
+        let in_pod = health.runners.place() == Place::Apart;
+        if in_pod || once {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if !farewell::fetched(&attempts, left).await {
+                tracing::warn!("the drain time is over; some ends were not acknowledged");
+            }
+        }
+        if let Some(path) = &termination_log {
+            farewell::leave_word(&attempts, path);
+        }
+        if in_pod && health.runners.runner().dismiss().is_ok() {
+            // The kubelet ends a sidecar when the other containers have ended; before, it would only restart it.
+            let _whichever = tokio::time::timeout(LET_GO, signals.wait()).await;
+        }
+    }
+}
+
+/// The runner, as it is asked for.
+fn runners(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<Runners>, StartupError> {
+    let spares = config.slots.min(MAX_SPARES);
+    if let Some(socket) = &config.runner_socket {
+        let metrics = Arc::clone(metrics);
+        return Runners::listen(socket, spares, move |report| metrics.show_layers(report));
+    }
+    let program = std::env::current_exe()
+        .map_err(|source| StartupError::System { what: "find the own program", source })?;
+    let runners = Runners::start(RunnerConfig { spares, ..RunnerConfig::new(program) })?;
+    if let Ok(report) = runners.report() {
+        metrics.show_layers(&report);
+    }
+    Ok(runners)
 }
 
 /// What leaves the journal must be durable elsewhere: bundles in the archive, streams in the store. Both lie
@@ -210,18 +286,6 @@ fn retire(store: &Store, archive: &Archive) -> Retire {
     Box::new(move |attempts: &[Logged]| {
         archive.keep(attempts).map_err(|error| format!("cannot write bundles: {error}"))?;
         store.sync().map_err(|error| error.to_string())
-    })
-}
-
-fn capabilities(config: &Config, runners: &Runners, metrics: &Metrics) -> Result<Capabilities, StartupError> {
-    let sandbox = runners.probe()?;
-    metrics.show_layers(&sandbox);
-    Ok(Capabilities {
-        executor: config.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        slots: u32::try_from(config.slots).unwrap_or(u32::MAX),
-        sandbox,
-        draining: false,
     })
 }
 
@@ -283,33 +347,6 @@ impl Signals {
     }
 }
 
-// === impl Health ===
-
-impl Health {
-    /// Everything that must hold before work is sent here, each with the reason why it does not.
-    pub(crate) fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
-        let runner = self.runners.check().map_err(|error| error.to_string());
-        let journal = self.attempts.journal().stopped().map_or(Ok(()), Err);
-        let store = try_write(&self.store.join("journal/ready.probe")).map_err(|error| error.to_string());
-        let open = if *self.stopping.borrow() { Err("stopping".to_owned()) } else { Ok(()) };
-        vec![("runner", runner), ("journal", journal), ("store", store), ("open", open)]
-    }
-
-    pub(crate) fn metrics_text(&self) -> String {
-        self.metrics.queue_depth.set(i64::try_from(self.attempts.waiting()).unwrap_or(i64::MAX));
-        self.metrics.text(self.attempts.journal().stats(), self.runners.restarts())
-    }
-}
-
-/// Whether the volume takes a page now. A full disk must keep work away.
-fn try_write(path: &std::path::Path) -> io::Result<()> {
-    let written = std::fs::write(path, [0; 4096]);
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
-        Ok(()) | Err(_) => written,
-    }
-}
-
 // === impl StartupError ===
 
 impl StartupError {
@@ -331,6 +368,10 @@ impl StartupError {
             }
             Self::Journal(_) => "check the volume of --store",
             Self::Tls(_) => "give PEM files with --tls-cert, --tls-key and --client-ca",
+            Self::Install(InstallError::Write { .. }) => {
+                "mount a folder that this user may write at the place of --install-runner"
+            }
+            Self::Install(_) => "check the image of the executor, and that /proc is mounted",
             Self::Listen { .. } => "choose a free address with --listen and --admin-listen; port 0 takes any",
             Self::Metrics(_) => "this is a defect; please report it",
             Self::System { .. } => "check the limits of the process and that /proc is mounted",

@@ -14,6 +14,8 @@
 //! | bundles that left the journal | [`archive`] |
 //! | waiting and running | [`queue`], `workers`, [`runners`] |
 //! | listeners | [`server`] |
+//! | the runner's way into a pod | [`install`] |
+//! | health; the end | `health`, `farewell` |
 //! | figures | [`metrics`] |
 //! | all of it together | [`daemon`] |
 
@@ -23,12 +25,15 @@ pub mod args;
 pub mod attempts;
 pub mod daemon;
 pub mod execute;
+pub mod install;
 pub mod journal;
 pub mod metrics;
 pub mod queue;
 pub mod runners;
 pub mod server;
 
+mod farewell;
+mod health;
 mod recover;
 mod steps;
 mod workers;

@@ -1,11 +1,16 @@
-//! `requiem-executor`: `serve` runs attempts, `runner` is the sandbox's own process.
+//! `requiem-executor`: `serve` runs attempts, `runner` is the sandbox's own process. Under the name `requiem-runner`, as it
+//! is installed for a pod's workload container, the program is the runner alone.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use requiem_executor::args::{Cli, Command};
+use requiem_executor::install::{is_runner, run_as_runner};
 
 fn main() -> ExitCode {
+    if is_runner() {
+        return run_as_runner();
+    }
     match Cli::parse().command {
         Command::Runner => requiem_sandbox::runner_main(),
         Command::Serve(args) => requiem_executor::daemon::main((*args).into()),

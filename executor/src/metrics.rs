@@ -30,6 +30,12 @@ pub struct Metrics {
     pub stored_bytes: IntCounter,
     /// Calls refused because the queue was full.
     pub refused: IntCounter,
+    /// When the endpoint's certificate expires.
+    pub certificate_expiry: IntGauge,
+    /// Whether a runner takes work.
+    pub runner_connected: IntGauge,
+    /// Whether nothing new is taken.
+    pub draining: IntGauge,
     runner_restarts: IntCounter,
     fsyncs: IntCounter,
     journal_bytes: IntGauge,
@@ -66,6 +72,15 @@ impl Metrics {
                 counter("stored_bytes_total", "New bytes that attempts put into the store."),
             )?,
             refused: keep(reg, counter("refused_total", "Attempts refused because the queue was full."))?,
+            certificate_expiry: keep(
+                reg,
+                gauge(
+                    "certificate_expiry_timestamp_seconds",
+                    "Last second of the certificate in use, since 1970.",
+                ),
+            )?,
+            runner_connected: keep(reg, gauge("runner_connected", "1 while a runner takes work."))?,
+            draining: keep(reg, gauge("draining", "1 while no new attempts are taken."))?,
             runner_restarts: keep(reg, counter("runner_restarts_total", "Restarts of the runner process."))?,
             fsyncs: keep(reg, counter("journal_fsyncs_total", "Syncs of the journal."))?,
             journal_bytes: keep(reg, gauge("journal_bytes", "Length of the journal."))?,

@@ -61,6 +61,21 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Puts a job that was taken too early back to the head, whatever the capacity.
+    ///
+    /// # Errors
+    /// The job, if the queue is closed.
+    pub fn put_back(&self, key: AttemptKey, job: T) -> Result<(), T> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err(job);
+        }
+        inner.waiting.push_front((key, job));
+        drop(inner);
+        self.ready.notify_one();
+        Ok(())
+    }
+
     /// Takes the job of `key` out again, if no worker has it yet.
     pub fn remove(&self, key: &AttemptKey) -> Option<T> {
         let mut inner = self.lock();
@@ -104,6 +119,18 @@ mod tests {
         assert_eq!(queue.push(key("c"), 3), Err(Full));
         assert_eq!((queue.pop(), queue.pop(), queue.depth()), (Some(1), Some(2), 0));
         assert_eq!(queue.push(key("c"), 3), Ok(()));
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first_again() {
+        let queue = Queue::new(1);
+        queue.push(key("a"), 1).unwrap();
+        let first = queue.pop().unwrap();
+        queue.push(key("b"), 2).unwrap();
+        assert_eq!(queue.put_back(key("a"), first), Ok(()));
+        assert_eq!((queue.pop(), queue.pop()), (Some(1), Some(2)));
+        assert!(queue.close().is_empty());
+        assert_eq!(queue.put_back(key("a"), 1), Err(1));
     }
 
     #[test]

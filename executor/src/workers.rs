@@ -14,7 +14,7 @@ use crate::attempts::{Attempts, End, Job};
 use crate::execute::{Deps, Keep, SealedRun, execute};
 use crate::journal::AttemptKey;
 use crate::metrics::Metrics;
-use crate::runners::Runners;
+use crate::runners::{Readiness, Runners};
 use crate::steps::store_failure;
 
 /// What every worker shares.
@@ -37,10 +37,18 @@ pub(crate) fn start(workshop: &Arc<Workshop>, slots: usize) -> io::Result<Vec<Jo
 
 impl Workshop {
     fn work(&self) {
-        while let Some(job) = self.attempts.next() {
-            self.metrics.running.inc();
-            self.attempt(&job);
-            self.metrics.running.dec();
+        loop {
+            // What waits in the queue can be cancelled, and taken elsewhere when this executor drains.
+            self.runners.await_readiness();
+            let Some(job) = self.attempts.next() else { return };
+            match self.runners.readiness() {
+                Readiness::Waiting => self.attempts.put_back(job),
+                Readiness::Ready | Readiness::GivenUp => {
+                    self.metrics.running.inc();
+                    self.attempt(&job);
+                    self.metrics.running.dec();
+                }
+            }
         }
     }
 
@@ -70,6 +78,9 @@ impl Workshop {
     }
 
     fn run(&self, job: &Job) -> Result<SealedRun, Failure> {
+        if self.runners.readiness() == Readiness::GivenUp {
+            return Err(self.runners.failure());
+        }
         let cancel = self.attempts.begin(&job.entry)?;
         let identity = &job.entry.asked.identity;
         let tenant = Tenant::parse(&identity.namespace).and_then(|tenant| self.store.tenant(&tenant));

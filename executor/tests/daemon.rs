@@ -4,18 +4,12 @@
 
 mod common;
 
-use common::{Client, Daemon, Pki, error, failed, path_of, sealed, shell, start, state, verified};
+use common::{Client, Daemon, Pki, error, failed, input, path_of, sealed, shell, start, state, verified};
 use hyper::{Method, StatusCode};
 use requiem_model::attempt::{AttemptState, Capabilities, StartAttempt};
 use requiem_model::policy::Layer;
-use requiem_model::request::{Input, InputSource};
 use requiem_model::result::{FailureReason, OutputContent};
 use requiem_model::{BlobDigest, ExecutionRequest, Outcome, RelPath};
-
-fn input(path: &str, content: &[u8]) -> Input {
-    let source = InputSource::Blob { digest: BlobDigest::of(content), executable: false };
-    Input { path: RelPath::parse(path).unwrap(), source }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_runs_end_to_end_and_its_proof_holds() {
@@ -66,7 +60,7 @@ async fn capabilities_health_and_unknown_paths_answer() {
     assert_eq!((capabilities.slots, capabilities.sandbox.layers.len()), (3, Layer::ALL.len()));
     assert_eq!(daemon.admin("/healthz").await.0, StatusCode::OK);
     let (ready, lines) = daemon.admin("/readyz").await;
-    assert_eq!((ready, lines.matches(": ok").count()), (StatusCode::OK, 4), "{lines}");
+    assert_eq!((ready, lines.matches(": ok").count()), (StatusCode::OK, 5), "{lines}");
     for (method, path, status, code) in [
         (Method::GET, "/v1/nothing", StatusCode::NOT_FOUND, "NotFound"),
         (Method::POST, "/v1/capabilities", StatusCode::METHOD_NOT_ALLOWED, "Malformed"),

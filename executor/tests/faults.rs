@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Daemon, Pki, error, failed, path_of, processes_with, sealed, shell, state, verified};
+use common::{Daemon, Pki, error, failed, path_of, processes_with, sealed, shell, state, until, verified};
 use hyper::{Method, StatusCode};
 use requiem_model::RelPath;
 use requiem_model::attempt::{AttemptState, SealedAttempt};
@@ -267,15 +267,6 @@ fn a_daemon_that_cannot_start_says_what_to_do() {
         ended(Command::new(env!("CARGO_BIN_EXE_requiem-executor")).args(["serve", "--slots", "0"]));
     assert_eq!(code, Some(2));
     assert!(log.contains("--slots"), "{log}");
-}
-
-/// Waits for something that only looking can tell, and fails when it does not come.
-async fn until(mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "it did not come");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 fn children(pid: u32) -> Vec<u32> {

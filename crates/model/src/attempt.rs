@@ -105,7 +105,7 @@ pub struct Capabilities {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ErrorBody {
     /// Stable code: `QueueFull`, `UnknownAttempt`, `IdentityMismatch`, `RequestConflict`, `Malformed`,
-    /// `NotFound`, `ShuttingDown`, `StoreUnavailable`.
+    /// `NotFound`, `ShuttingDown`, `StoreUnavailable`, `RunnerMissing`.
     pub code: String,
     /// What happened.
     pub message: String,

@@ -43,6 +43,13 @@ pub(crate) enum Finding {
         /// What is missing.
         detail: String,
     },
+    /// In force for more than the run, by somebody outside who vouches for it.
+    Delegated {
+        /// Who, and by what.
+        mechanism: String,
+        /// What exactly.
+        detail: String,
+    },
     /// This host, or this combination of layers, cannot.
     Impossible {
         /// By what it would be enforced.
@@ -68,6 +75,11 @@ impl Finding {
         Self::Short { mechanism: mechanism.into(), evidence, detail: detail.into() }
     }
 
+    /// Somebody outside sees to it.
+    pub(crate) fn delegated(mechanism: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Delegated { mechanism: mechanism.into(), detail: detail.into() }
+    }
+
     /// Not to be had.
     pub(crate) fn impossible(mechanism: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Impossible { mechanism: mechanism.into(), detail: detail.into() }
@@ -83,16 +95,23 @@ impl Journal {
     /// better than the one that failed.
     pub(crate) fn note(&mut self, layer: Layer, finding: Finding) {
         match self.0.get(&layer) {
-            Some(Finding::Short { .. } | Finding::Impossible { .. }) => {}
+            Some(Finding::Short { .. } | Finding::Impossible { .. } | Finding::Delegated { .. }) => {}
             Some(Finding::InForce { .. }) | None => {
                 self.0.insert(layer, finding);
             }
         }
     }
 
+    /// Notes what stands in for `layer`, which cannot be had: the one way in which more is known later.
+    pub(crate) fn substitute(&mut self, layer: Layer, finding: Finding) {
+        if matches!(self.0.get(&layer), Some(Finding::Impossible { .. })) {
+            self.0.insert(layer, finding);
+        }
+    }
+
     /// Whether `layer` was found wanting, so that nothing may build on it.
     pub(crate) fn lacks(&self, layer: Layer) -> bool {
-        matches!(self.0.get(&layer), Some(Finding::Short { .. } | Finding::Impossible { .. }))
+        matches!(self.0.get(&layer), Some(finding) if !matches!(finding, Finding::InForce { .. }))
     }
 
     /// What was seen of `layer`.
@@ -119,5 +138,9 @@ mod tests {
         journal.note(Layer::Procfs, Finding::read_back("procfs"));
         journal.note(Layer::Procfs, Finding::impossible("procfs", "gone"));
         assert!(journal.lacks(Layer::Procfs));
+        journal.substitute(Layer::Procfs, Finding::delegated("pod", "somebody"));
+        assert!(journal.lacks(Layer::Procfs), "what others do is not ours");
+        journal.substitute(Layer::Seccomp, Finding::delegated("pod", "somebody"));
+        assert_eq!(journal.of(Layer::Seccomp), None, "nothing stands in for what has not failed");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Runner::spawn ── starts ──▶ runner process (the own binary again, calling runner_main)
+//! Runner::listen ◀── connects ── runner process in a container of its own (calling runner_main_at)
 //! Runner::run   ── request, streams, detached read-only mounts ──▶ supervisor ─▶ init ─▶ payload
 //!               ◀── outcome, usage, report, workspace ──
 //! ```
@@ -26,7 +27,8 @@ mod sys;
 
 pub use client::{Runner, enter_trusted_namespace, probe};
 pub use error::StepError;
-pub use runner::runner_main;
+pub use runner::{runner_command, runner_main, runner_main_at};
 pub use spec::{
-    Cancel, Finished, INPUT_MTIME, InputMount, RunError, RunSpec, RunnerConfig, SandboxError, StdStream,
+    Cancel, Finished, INPUT_MTIME, InputMount, RunError, RunSpec, RunnerConfig, RunnerNews, SandboxError,
+    StdStream,
 };

@@ -2,7 +2,7 @@
 //! only says what was asked for.
 
 use requiem_model::report::{
-    Evidence, LayerReport, SandboxReport, Source, SourceReport, SourceState, Status,
+    Evidence, LayerReport, SandboxReport, Scope, Source, SourceReport, SourceState, Status,
 };
 use requiem_model::{Layer, Requirement, SandboxPolicy};
 
@@ -27,12 +27,13 @@ pub(crate) fn fold(policy: &SandboxPolicy, seen: &Journal, fixed: &[Source]) -> 
     }
 }
 
-/// The first required layer that is not in force, and why.
+/// The first required layer that is not in force, and why. What somebody outside sees to is in force, and the row says
+/// who.
 pub(crate) fn refusal(report: &SandboxReport) -> Option<(Layer, String)> {
-    let row = report
-        .layers
-        .iter()
-        .find(|row| row.requested == Requirement::Required && row.status != Status::Enforced)?;
+    let row = report.layers.iter().find(|row| {
+        let in_force = matches!(row.status, Status::Enforced | Status::Delegated);
+        row.requested == Requirement::Required && !in_force
+    })?;
     Some((row.layer, row.detail.clone().unwrap_or_else(|| "it is not enforced".to_owned())))
 }
 
@@ -51,6 +52,10 @@ fn row(layer: Layer, requested: Requirement, seen: Option<&Finding>) -> LayerRep
         (_, Some(Finding::Short { mechanism, evidence, detail })) => {
             short(Status::Partial, mechanism, *evidence, detail)
         }
+        (_, Some(Finding::Delegated { mechanism, detail })) => LayerReport {
+            scope: Scope::Pod,
+            ..short(Status::Delegated, mechanism, Evidence::AssertedByOuter, detail)
+        },
         (_, Some(Finding::Impossible { mechanism, detail })) => {
             short(Status::Unsupported, mechanism, Evidence::None, detail)
         }
@@ -104,6 +109,11 @@ mod tests {
         assert_eq!(refused, Some((Layer::Cgroup, "read-only".to_owned())));
         let policy = SandboxPolicy::default().with(Layer::Cgroup, Requirement::Preferred);
         assert_eq!(refusal(&fold(&policy, &seen, &[])), None);
+        seen.substitute(Layer::Cgroup, Finding::delegated("pod", "limited by the pod"));
+        let report = fold(&SandboxPolicy::default(), &seen, &[]);
+        assert_eq!(refusal(&report), None, "somebody sees to it");
+        let row = report.layer(Layer::Cgroup).unwrap();
+        assert_eq!((row.status, row.scope), (Status::Delegated, Scope::Pod));
     }
 
     #[test]

@@ -30,6 +30,27 @@ impl RunnerConfig {
     }
 }
 
+/// What happens to a runner that comes by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunnerNews {
+    /// It is there and takes runs.
+    Connected {
+        /// Its user id, which is ours.
+        uid: u32,
+        /// Its process id as we see it; 0 if we cannot.
+        pid: u32,
+    },
+    /// Somebody wants it to end; it serves on until it is dismissed.
+    Stopping,
+    /// It has gone, and its runs with it. The next one is waited for.
+    Gone,
+    /// Somebody came who is no runner of ours, or nobody can come.
+    Refused {
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
 /// One run.
 #[derive(Debug)]
 pub struct RunSpec {

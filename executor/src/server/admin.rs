@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::daemon::Health;
+use crate::health::Health;
 
 /// Routes of the admin side.
 pub(crate) fn router(health: Arc<Health>) -> Router {

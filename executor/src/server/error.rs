@@ -73,6 +73,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", "the executor is shutting down", hint)
     }
 
+    /// There is nobody to say what a sandbox would be like here.
+    pub(crate) fn runner_missing(why: impl Into<String>) -> Self {
+        let hint = "ask again soon; if it stays so, look at the workload container of the executor's pod";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "RunnerMissing", why, hint)
+    }
+
     /// The executor's disk does not let it promise anything.
     pub(crate) fn store_unavailable(message: impl Into<String>) -> Self {
         let hint =

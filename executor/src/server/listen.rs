@@ -7,11 +7,12 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+
+use super::identity::Identity;
 
 /// Connections at the same time; an operator needs one.
 const MAX_CONNECTIONS: usize = 512;
@@ -27,11 +28,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves `router` on `listener` until `stop` turns true, then lets open calls end.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: ServerConfig,
+    identity: Arc<Identity>,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut open = JoinSet::new();
     loop {
@@ -52,7 +52,8 @@ pub(crate) async fn serve(
             tracing::warn!(limit = MAX_CONNECTIONS, "a connection was refused: too many are open");
             continue;
         };
-        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+        let acceptor = TlsAcceptor::from(identity.config());
+        let (router, stop) = (router.clone(), stop.clone());
         open.spawn(async move {
             connection(tcp, acceptor, router, stop).await;
             drop(place);

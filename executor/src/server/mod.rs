@@ -2,7 +2,9 @@
 
 pub(crate) mod admin;
 pub(crate) mod bytes;
+pub(crate) mod certificate;
 pub(crate) mod error;
+pub(crate) mod identity;
 pub(crate) mod listen;
 pub(crate) mod routes;
 pub(crate) mod tls;

@@ -21,6 +21,7 @@ use super::error::ApiError;
 use crate::archive::Archive;
 use crate::attempts::{Attempts, ChangeError, StartError};
 use crate::journal::{AttemptKey, JournalError};
+use crate::runners::Runners;
 
 /// Longest body of a call. The API server's own limit on an object is 1.5 MiB; escaping may double a text.
 const MAX_BODY: usize = 4 << 20;
@@ -32,8 +33,15 @@ pub(crate) struct Api {
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) store: requiem_cas::Store,
     pub(crate) archive: Archive,
-    pub(crate) capabilities: Capabilities,
+    pub(crate) about: About,
+    pub(crate) runners: Arc<Runners>,
     pub(crate) metrics: Arc<crate::metrics::Metrics>,
+}
+
+/// What capabilities say and never changes.
+pub(crate) struct About {
+    executor: String,
+    slots: u32,
 }
 
 type Shared = State<Arc<Api>>;
@@ -142,8 +150,22 @@ async fn proof(
     blocking(move || bytes::proof(&api.attempts, &api.archive, &namespace, &root)).await?
 }
 
-async fn capabilities(State(api): Shared) -> Json<Capabilities> {
-    Json(api.capabilities.clone())
+async fn capabilities(State(api): Shared) -> Result<Json<Capabilities>, ApiError> {
+    let sandbox = api.runners.report().map_err(ApiError::runner_missing)?;
+    Ok(Json(Capabilities {
+        executor: api.about.executor.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        slots: api.about.slots,
+        sandbox: sandbox.as_ref().clone(),
+        draining: api.attempts.is_draining(),
+    }))
+}
+
+impl About {
+    pub(crate) fn of(config: &crate::daemon::Config) -> Self {
+        let slots = u32::try_from(config.slots).unwrap_or(u32::MAX);
+        Self { executor: config.name.clone(), slots }
+    }
 }
 
 /// Waits until the attempt has ended, but not longer than asked for, and answers with its state then.

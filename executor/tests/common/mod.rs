@@ -4,10 +4,13 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 #![allow(unreachable_pub, reason = "shared by test binaries")]
 
+pub mod pod;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -16,9 +19,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use requiem_model::attempt::{AttemptState, ErrorBody, Identity, SealedAttempt, StartAttempt};
-use requiem_model::{ExecutionRequest, Failure};
+use requiem_model::request::{Input, InputSource};
+use requiem_model::{BlobDigest, ExecutionRequest, Failure, RelPath};
 use requiem_proof::{Expect, Verified};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -58,6 +64,9 @@ impl Pki {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
             params.extended_key_usages = vec![usage];
+            params
+                .distinguished_name
+                .push(DnType::CommonName, format!("requiem-{name}").replace("client", "operator"));
             let cert = params.signed_by(&key, &ca).unwrap();
             std::fs::write(dir.path().join(format!("{name}.crt")), cert.pem()).unwrap();
             std::fs::write(dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
@@ -75,7 +84,12 @@ impl Pki {
 impl Daemon {
     /// Starts it on `store` with free ports and waits until it serves.
     pub fn start(pki: &Arc<Pki>, store: &Path, flags: &[&str]) -> Self {
-        let mut child = Self::command(pki, store, flags).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(Self::command(pki, store, flags), store, pki)
+    }
+
+    /// The daemon that `command` starts, when it serves.
+    pub fn of(mut command: Command, store: &Path, pki: &Arc<Pki>) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let addresses: serde_json::Value = serde_json::from_str(&line).expect("the daemon serves");
@@ -116,6 +130,17 @@ impl Daemon {
     pub fn terminate(mut self) -> ExitStatus {
         self.signal("TERM");
         self.child.wait().unwrap()
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Signals the executor inside its container, of which this process only knows the outside.
+    pub fn signal_inner(&self, signal: nix::sys::signal::Signal) {
+        let executor = i32::try_from(pod::first_child(self.child.id())).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(executor), signal).unwrap();
     }
 
     pub fn signal(&self, signal: &str) {
@@ -293,4 +318,19 @@ pub fn processes_with(marker: &str) -> Vec<u32> {
         *pid != std::process::id() && String::from_utf8_lossy(&line).contains(marker)
     })
     .collect()
+}
+
+/// Waits for something that only looking can tell, and fails when it does not come.
+pub async fn until(mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it did not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An input that is this text.
+pub fn input(path: &str, content: &[u8]) -> Input {
+    let source = InputSource::Blob { digest: BlobDigest::of(content), executable: false };
+    Input { path: RelPath::parse(path).unwrap(), source }
 }

@@ -1,13 +1,15 @@
-//! The caller's side: starts the runner, hands runs to it, drains their output.
+//! The caller's side: starts the runner or waits for one, hands runs to it, drains their output.
 
+mod apart;
 mod inputs;
+mod link;
 mod streams;
 mod trusted;
 
-use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -16,24 +18,26 @@ use requiem_model::{Requirement, SandboxPolicy, SandboxReport};
 
 pub use trusted::enter_trusted_namespace;
 
-use crate::error::errno_of;
-use crate::protocol::{Channel, ChannelError, Hello, Reply, Request};
-use crate::spec::{Cancel, Finished, RunError, RunSpec, RunnerConfig, SandboxError, StdStream};
+use apart::Shared;
+use link::Link;
+
+use crate::protocol::{Channel, ChannelError, Reply, Request};
+use crate::spec::{Cancel, Finished, RunError, RunSpec, RunnerConfig, RunnerNews, SandboxError, StdStream};
 
 /// A runner process and the runs prepared in it. Runs may be made from several threads at once.
 #[derive(Debug)]
 pub struct Runner {
-    config: RunnerConfig,
-    zygote: Mutex<Zygote>,
+    source: Source,
+    spares: usize,
 }
 
-/// The process, and run channels whose supervisors are waiting already.
+/// Where the runner comes from.
 #[derive(Debug)]
-struct Zygote {
-    /// Gone only while the zygote is being dropped.
-    socket: Option<Channel>,
-    process: Child,
-    spares: VecDeque<Channel>,
+enum Source {
+    /// This process starts it, and another one when it has gone.
+    Child { config: RunnerConfig, link: Mutex<Link> },
+    /// It comes from a container of its own, by the folder that both see.
+    Apart { shared: Arc<Shared>, folder: PathBuf },
 }
 
 impl Runner {
@@ -42,9 +46,33 @@ impl Runner {
     /// # Errors
     /// The program cannot be started, or the runner cannot set itself up.
     pub fn spawn(config: RunnerConfig) -> Result<Self, SandboxError> {
-        let mut zygote = Zygote::start(&config)?;
-        zygote.refill(config.spares);
-        Ok(Self { config, zygote: Mutex::new(zygote) })
+        let spares = config.spares;
+        let mut link = Link::start(&config)?;
+        link.refill(spares);
+        Ok(Self { source: Source::Child { config, link: Mutex::new(link) }, spares })
+    }
+
+    /// Listens at `socket` for a runner that somebody else starts (see [`runner_main_at`](crate::runner_main_at)), one
+    /// at a time. `news` hears of its coming and going; until it comes every run ends with [`RunError::RunnerLost`].
+    ///
+    /// The peer must have this process's user id. Its inputs are detached mounts or, where this process may not make
+    /// them, copies in the socket's folder: it never gets a descriptor from which the store could be reached.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn listen(socket: &Path, spares: usize, news: Sender<RunnerNews>) -> Result<Self, SandboxError> {
+        let folder = socket.parent().unwrap_or(Path::new(".")).to_owned();
+        let shared = apart::listen(socket, spares, news)?;
+        Ok(Self { source: Source::Apart { shared, folder }, spares })
+    }
+
+    /// Lets a runner that came by itself go for good; it ends with success. It must have no runs.
+    ///
+    /// # Errors
+    /// There is none, or it has gone already.
+    pub fn dismiss(&self) -> Result<(), RunError> {
+        let dismissed = self.with_link(Link::dismiss);
+        dismissed.and_then(Result::ok).ok_or(RunError::RunnerLost)
     }
 
     /// Runs `spec` to its end. Blocks; `sink` gets every byte of output as it comes.
@@ -57,9 +85,9 @@ impl Runner {
         sink: &mut dyn FnMut(StdStream, &[u8]),
         cancel: &Cancel,
     ) -> Result<Finished, RunError> {
-        let handed = inputs::hand_over(&spec.inputs)?;
+        let handed = inputs::hand_over(&spec.inputs, self.shared_folder())?;
         let stdin = match spec.stdin {
-            Some(stdin) => stdin,
+            Some(stdin) => inputs::protect(stdin, self.shared_folder())?,
             None => open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
                 .map_err(RunError::at("open /dev/null"))?,
         };
@@ -72,6 +100,7 @@ impl Runner {
             limits: spec.limits,
             policy: spec.policy,
         };
+        let copies = handed.copies;
         let streams = [stdin, stdout, stderr];
         let descriptors: Vec<BorrowedFd<'_>> =
             streams.iter().chain(&handed.descriptors).map(AsFd::as_fd).collect();
@@ -79,16 +108,18 @@ impl Runner {
         drop(descriptors);
         // Whoever keeps a write end keeps a stream from ending.
         drop((streams, handed.descriptors));
-        finish(pipes.drain(&run, sink, cancel)?, run)
+        let ended = pipes.drain(&run, sink, cancel);
+        drop(copies);
+        finish(ended?, run)
     }
 
     /// Sends the request to a prepared run, or to a fresh one if the prepared one has gone.
     fn start(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Channel, RunError> {
-        for _ in 0..=self.config.spares {
-            let run = self.zygote().take(&self.config)?;
+        for _ in 0..=self.spares {
+            let run = self.take()?;
             match run.send(request, descriptors) {
                 Ok(()) => {
-                    self.zygote().refill(self.config.spares);
+                    self.with_link(|link| link.refill(self.spares));
                     return Ok(run);
                 }
                 Err(ChannelError::Closed) => {}
@@ -98,15 +129,59 @@ impl Runner {
         Err(RunError::RunnerLost)
     }
 
-    fn zygote(&self) -> MutexGuard<'_, Zygote> {
-        // The state is a queue and a process; a panic elsewhere leaves neither half-changed.
-        self.zygote.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A run channel. Starts another runner if this one has gone and was ours.
+    fn take(&self) -> Result<Channel, RunError> {
+        if let Some(Ok(run)) = self.with_link(Link::take) {
+            return Ok(run);
+        }
+        let Source::Child { config, link } = &self.source else { return Err(RunError::RunnerLost) };
+        let mut link = lock(link);
+        // Somebody else may have been here meanwhile.
+        if let Ok(run) = link.take() {
+            return Ok(run);
+        }
+        *link = Link::start(config)
+            .map_err(|error| RunError::Setup { step: error.step, source: error.source })?;
+        link.take().map_err(|_| RunError::RunnerLost)
     }
 
-    /// Process id of the runner.
-    pub fn pid(&self) -> u32 {
-        self.zygote().process.id()
+    fn with_link<T>(&self, act: impl FnOnce(&mut Link) -> T) -> Option<T> {
+        match &self.source {
+            Source::Child { link, .. } => Some(act(&mut lock(link))),
+            Source::Apart { shared, .. } => shared.with(act),
+        }
     }
+
+    /// The folder that a runner in another container sees, too.
+    fn shared_folder(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Child { .. } => None,
+            Source::Apart { folder, .. } => Some(folder),
+        }
+    }
+
+    /// Process id of the runner; 0 if there is none, or it cannot be seen from here.
+    pub fn pid(&self) -> u32 {
+        self.with_link(|link| link.pid()).unwrap_or_default()
+    }
+
+    /// Whether there is a runner as far as its connection tells.
+    pub fn is_connected(&self) -> bool {
+        self.with_link(|_| ()).is_some()
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Source::Apart { shared, .. } = &self.source {
+            shared.close();
+        }
+    }
+}
+
+fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
+    // The state is a queue and a process; a panic elsewhere leaves neither half-changed.
+    link.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What this host can enforce: the report of a real run of nothing, with every layer preferred.
@@ -139,81 +214,5 @@ fn finish(frame: crate::protocol::Frame, run: Channel) -> Result<Finished, RunEr
         Reply::Broken(fault) => {
             Err(RunError::Setup { step: fault.step, source: Errno::from_raw(fault.errno) })
         }
-    }
-}
-
-// === impl Zygote ===
-
-impl Zygote {
-    fn start(config: &RunnerConfig) -> Result<Self, SandboxError> {
-        let (socket, theirs) =
-            Channel::pair().map_err(|errno| SandboxError::at("make the runner's socket", errno))?;
-        // The runner reads nothing of the environment but where temporary files go.
-        let temporary = std::env::var_os("TMPDIR").map(|value| ("TMPDIR", value));
-        let process = Command::new(&config.program)
-            .args(&config.args)
-            .env_clear()
-            .envs(temporary)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|error| {
-                SandboxError::at(format!("start {}", config.program.display()), errno_of(&error))
-            })?;
-        let zygote = Self { socket: Some(socket), process, spares: VecDeque::new() };
-        let heard = zygote.socket.as_ref().map(|socket| socket.receive().and_then(|frame| frame.message()));
-        match heard {
-            Some(Ok(Hello::Ready)) => Ok(zygote),
-            Some(Ok(Hello::Broken(fault))) => Err(SandboxError::at(
-                format!("set the runner up: {}", fault.step),
-                Errno::from_raw(fault.errno),
-            )),
-            Some(Err(error)) => Err(SandboxError {
-                hint: Some("the program must call runner_main before anything else"),
-                ..SandboxError::at("hear from the runner", error.errno())
-            }),
-            None => Err(SandboxError::at("hear from the runner", Errno::ENOTCONN)),
-        }
-    }
-
-    /// A run channel. Starts another runner if this one has gone.
-    fn take(&mut self, config: &RunnerConfig) -> Result<Channel, RunError> {
-        if let Some(prepared) = self.spares.pop_front() {
-            return Ok(prepared);
-        }
-        if let Ok(run) = self.open() {
-            return Ok(run);
-        }
-        *self = Self::start(config)
-            .map_err(|error| RunError::Setup { step: error.step, source: error.source })?;
-        self.open().map_err(|_| RunError::RunnerLost)
-    }
-
-    /// Has a supervisor started for a new run channel.
-    fn open(&self) -> Result<Channel, ChannelError> {
-        let (run, theirs) = Channel::pair()?;
-        let socket = self.socket.as_ref().ok_or(ChannelError::Closed)?;
-        socket.send(&(), &[theirs.as_fd()])?;
-        Ok(run)
-    }
-
-    /// Opens channels ahead of need. That it fails is told by the run that needs one.
-    fn refill(&mut self, wanted: usize) {
-        while self.spares.len() < wanted {
-            match self.open() {
-                Ok(run) => self.spares.push_back(run),
-                Err(_) => return,
-            }
-        }
-    }
-}
-
-impl Drop for Zygote {
-    fn drop(&mut self) {
-        // Both tell their processes to end.
-        self.spares.clear();
-        self.socket = None;
-        // It has been waited for, or was never there.
-        let _reaped = self.process.wait();
     }
 }

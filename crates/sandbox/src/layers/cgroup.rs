@@ -16,6 +16,7 @@
 mod dir;
 mod mounts;
 mod names;
+mod outer;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -37,6 +38,7 @@ use requiem_model::report::Evidence;
 
 use self::dir::Dir;
 use self::names::Maker;
+use self::outer::Outer;
 use crate::StepError;
 use crate::finding::Finding;
 use crate::sys::{pidfd, process};
@@ -52,6 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     host: Result<Rc<Host>, String>,
+    outer: Option<Outer>,
 }
 
 #[derive(Debug)]
@@ -163,7 +166,8 @@ impl Cgroups {
         if let Ok(host) = &host {
             host.sweep();
         }
-        Self { host: host.map(Rc::new) }
+        let outer = host.is_err().then(outer_limits).flatten();
+        Self { host: host.map(Rc::new), outer }
     }
 
     /// The mechanism's name for reports.
@@ -172,6 +176,18 @@ impl Cgroups {
     /// Why there is none.
     pub(crate) fn available(&self) -> Result<&str, &str> {
         self.host.as_ref().map(|host| host.driver.mechanism()).map_err(String::as_str)
+    }
+
+    /// What bounds a run where no group can be made for it; see [`Outer::finding`].
+    pub(crate) fn outer(&self, own_pids: bool) -> Option<Finding> {
+        let why = self.available().err()?;
+        Some(self.outer.as_ref()?.finding(why, own_pids))
+    }
+
+    /// How often the kernel has killed for want of memory in the container around this runner, where it has no groups
+    /// of its own.
+    pub(crate) fn outer_kills(&self) -> Option<u64> {
+        self.outer.as_ref()?.kills()
     }
 
     /// Makes a group without limits. `id` must be new for this runner.
@@ -185,6 +201,12 @@ impl Cgroups {
         let driver = host.driver.make(&name).map_err(at)?;
         Ok(Group { name, driver, host: Rc::clone(host) })
     }
+}
+
+fn outer_limits() -> Option<Outer> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    Some(Outer::read(&mounts::hierarchies(&mountinfo), &own))
 }
 
 impl Host {

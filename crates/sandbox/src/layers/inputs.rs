@@ -195,7 +195,7 @@ fn make_folders(workspace: &Path, path: &str, owner: &Owner) -> Result<(), StepE
 }
 
 /// Copies the file, link or tree behind `source` to `target`. Links stay links; anything else is refused.
-fn copy(source: BorrowedFd<'_>, target: &Path, proc: BorrowedFd<'_>) -> nix::Result<()> {
+pub(crate) fn copy(source: BorrowedFd<'_>, target: &Path, proc: BorrowedFd<'_>) -> nix::Result<()> {
     let found = fstat(source)?;
     match kind(&found) {
         SFlag::S_IFREG => {

@@ -79,21 +79,29 @@ pub(crate) struct HostRoot {
     device_and_inode: (u64, u64),
     /// Folders of the host's root that no minimal tree has.
     foreign: Vec<PathBuf>,
+    /// One of them that no tree has.
+    hidden: Option<String>,
 }
 
 impl HostRoot {
     /// Looks at the root of the calling process, which is still the host's.
-    pub(crate) fn observe() -> Result<Self, StepError> {
+    pub(crate) fn observe(hidden: Option<String>) -> Result<Self, StepError> {
         let root = stat("/").map_err(StepError::at("stat /"))?;
         let ours = |name: &str| SYSTEM.contains(&name) || FOLDERS.iter().any(|(folder, _)| *folder == name);
         let foreign =
             names("/")?.into_iter().filter(|name| !ours(name)).map(|name| Path::new("/").join(name));
-        Ok(Self { device_and_inode: (root.st_dev, root.st_ino), foreign: foreign.collect() })
+        Ok(Self { device_and_inode: (root.st_dev, root.st_ino), foreign: foreign.collect(), hidden })
     }
 
-    /// Folders of the host's root that no minimal tree has.
+    /// Folders of the host's root that no minimal tree has and a run without one may read.
     pub(crate) fn folders(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        self.foreign.iter().cloned()
+        let hidden = self.hidden.as_ref().map(|name| Path::new("/").join(name));
+        self.foreign.iter().filter(move |path| Some(*path) != hidden.as_ref()).cloned()
+    }
+
+    /// The folder of the root that no run may see.
+    pub(crate) fn hidden(&self) -> Option<&str> {
+        self.hidden.as_deref()
     }
 
     /// Proves from inside that the host's root cannot be reached and system folders refuse writes.
@@ -133,10 +141,10 @@ pub(crate) fn write_probe(path: &str) -> Option<nix::Result<()>> {
 }
 
 /// Builds a tree of `kind` from the mounts that are visible now and makes it the root of the calling process,
-/// whose mount namespace must be its own.
-pub(crate) fn enter(kind: Kind) -> Result<(), StepError> {
+/// whose mount namespace must be its own. `hidden` is a folder of the root that is left out.
+pub(crate) fn enter(kind: Kind, hidden: Option<&str>) -> Result<(), StepError> {
     // First of all sources, then of the tree: it may come to lie over some of them.
-    let parts = gather(kind)?;
+    let parts = gather(kind, hidden)?;
     let stage = ["/tmp", "/mnt", "/dev"].into_iter().find(|path| Path::new(path).is_dir());
     let stage =
         stage.ok_or(StepError { step: "find a folder to build the root on", errno: Errno::ENOENT })?;
@@ -160,7 +168,7 @@ enum Part {
     Link(PathBuf, PathBuf),
 }
 
-fn gather(kind: Kind) -> Result<Vec<Part>, StepError> {
+fn gather(kind: Kind, hidden: Option<&str>) -> Result<Vec<Part>, StepError> {
     let mut parts = Vec::new();
     match kind {
         Kind::Minimal => {
@@ -174,7 +182,8 @@ fn gather(kind: Kind) -> Result<Vec<Part>, StepError> {
         }
         Kind::Host => {
             let own = |name: &str| ["workspace", "tmp", "scratch", "runs", ".requiem"].contains(&name);
-            for name in names("/")?.iter().filter(|name| !own(name)) {
+            let shown = |name: &&String| !own(name) && Some(name.as_str()) != hidden;
+            for name in names("/")?.iter().filter(shown) {
                 parts.extend(part(name, None)?);
             }
         }

@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use requiem_model::report::Evidence;
 use seccompiler::BpfProgram;
 
+use self::policy::{Action, Clause, Policy, Test};
 use crate::finding::Finding;
 use crate::sys::seccomp::{self as sys, Attempt};
 
@@ -82,6 +83,41 @@ impl SeccompError {
     }
 }
 
+/// Families of sockets that a payload must not open, because nothing else keeps it from what is behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Closed {
+    /// Unix sockets: the payload sees files that are not its own, and some of them may be sockets.
+    pub(crate) unix: bool,
+    /// IP: the payload has the network of the host or the pod.
+    pub(crate) inet: bool,
+}
+
+impl Closed {
+    /// Every combination; their filters are compiled ahead.
+    pub(crate) const ALL: [Self; 4] = [
+        Self { unix: false, inet: false },
+        Self { unix: true, inet: false },
+        Self { unix: false, inet: true },
+        Self { unix: true, inet: true },
+    ];
+
+    fn mechanism(self) -> String {
+        let closed = [(self.unix, "unix"), (self.inet, "inet")];
+        let closed: Vec<_> = closed.iter().filter(|(closed, _)| *closed).map(|(_, name)| *name).collect();
+        if closed.is_empty() {
+            MECHANISM.to_owned()
+        } else {
+            format!("{MECHANISM},closed:{}", closed.join("+"))
+        }
+    }
+
+    fn families(self) -> Vec<u32> {
+        let families = [(self.unix, libc::AF_UNIX), (self.inet, libc::AF_INET), (self.inet, libc::AF_INET6)];
+        let closed = families.iter().filter(|(closed, _)| *closed);
+        closed.filter_map(|(_, family)| u32::try_from(*family).ok()).collect()
+    }
+}
+
 /// A compiled filter, ready to be installed any number of times.
 #[derive(Debug, Clone)]
 pub(crate) struct Filter {
@@ -89,13 +125,14 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Compiles the default profile for this architecture.
+    /// Compiles the default profile for this architecture, with the sockets of `closed` refused besides.
     ///
     /// # Errors
     /// The architecture has no profile. (That the profile itself is well-formed is tested.)
-    pub(crate) fn compile() -> Result<Self, SeccompError> {
-        let profile = profile::Profile::parse(DEFAULT_PROFILE)?;
-        let program = emit::compile(&profile.resolve()?, emit::Arch::current()?)?;
+    pub(crate) fn compile(closed: Closed) -> Result<Self, SeccompError> {
+        let mut policy = profile::Profile::parse(DEFAULT_PROFILE)?.resolve()?;
+        close_sockets(&mut policy, closed);
+        let program = emit::compile(&policy, emit::Arch::current()?)?;
         Ok(Self { program })
     }
 
@@ -114,21 +151,37 @@ impl Filter {
     }
 }
 
+/// Puts the refusal of some families before every other rule for sockets. Pairs of Unix sockets stay: both ends are the
+/// payload's.
+fn close_sockets(policy: &mut Policy, closed: Closed) {
+    let number = u32::try_from(libc::SYS_socket).ok().and_then(|number| policy.rules.get_mut(&number));
+    let (families, Some(rule)) = (closed.families(), number) else { return };
+    if !families.is_empty() {
+        let refused = Action::Errno(u16::try_from(libc::EAFNOSUPPORT).unwrap_or_default());
+        let test = Test { arg: 0, mask: u32::MAX, values: families };
+        rule.clauses.insert(0, Clause { tests: vec![test], action: refused });
+    }
+}
+
 /// Shows from inside that the default profile is in force: reads the mode back, then makes calls that an unfiltered
 /// kernel would answer with another error than the profile does. None of them can have an effect either way.
-pub(crate) fn prove() -> Finding {
+pub(crate) fn prove(closed: Closed) -> Finding {
+    let mechanism = closed.mechanism();
     let mode = sys::mode();
     if mode != 2 {
-        return Finding::short(MECHANISM, Evidence::Readback, format!("the mode is {mode}, not 2 (filter)"));
+        return Finding::short(mechanism, Evidence::Readback, format!("the mode is {mode}, not 2 (filter)"));
     }
-    for (attempt, expected) in ANSWERS {
+    let sockets = [(closed.unix, Attempt::UnixSocket), (closed.inet, Attempt::InetSocket)];
+    let sockets =
+        sockets.into_iter().filter(|(closed, _)| *closed).map(|(_, attempt)| (attempt, Errno::EAFNOSUPPORT));
+    for (attempt, expected) in ANSWERS.into_iter().chain(sockets) {
         let seen = sys::attempt(attempt);
         if seen != expected {
             let detail = format!("{attempt:?} was answered {seen:?}, the profile says {expected:?}");
-            return Finding::short(MECHANISM, Evidence::Probe, detail);
+            return Finding::short(mechanism, Evidence::Probe, detail);
         }
     }
-    Finding::probed(MECHANISM)
+    Finding::probed(mechanism)
 }
 
 /// What the default profile answers; in brackets what the kernel says by itself.

@@ -1,12 +1,13 @@
 //! What the processes of a run say to each other. One kind of channel, four pairs of speakers:
 //!
 //! ```text
-//! caller ──run socket──▶ zygote            one descriptor per run: the supervisor's end of the run channel
+//! caller ──Call──▶ zygote ──Hello, News──▶ caller   with a call for a run: the supervisor's end of the run channel
 //! caller ──Request, Cancel──▶ supervisor ──Reply──▶ caller
 //! supervisor ──Request, Go──▶ init, payload ──Event──▶ supervisor
 //! ```
 //!
-//! A frame is JSON with descriptors beside it. Speakers are the same binary, so the format is private.
+//! A frame is JSON with descriptors beside it. Speakers are of one build, so the format is private; where caller and
+//! zygote live in two containers the zygote says its version first, in case only one of them was replaced.
 
 mod channel;
 
@@ -20,13 +21,35 @@ pub(crate) use channel::{Channel, ChannelError, Frame};
 use crate::error::StepError;
 use crate::finding::Finding;
 
+/// Version of everything in this module; to be raised with every change of it.
+pub(crate) const VERSION: u32 = 2;
+
 /// First word of the zygote, once it is ready or has given up.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Hello {
     /// Runs can be asked for.
-    Ready,
+    Ready {
+        /// [`VERSION`] of the zygote.
+        version: u32,
+    },
     /// The zygote ends.
     Broken(Fault),
+}
+
+/// What the caller wants of the zygote.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Call {
+    /// A supervisor for the run channel that comes with it.
+    Run,
+    /// The end: nothing will be asked for any more.
+    Leave,
+}
+
+/// What the zygote says of itself later on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum News {
+    /// Somebody outside (the kubelet) wants it to end. It serves on until the caller lets it go.
+    Stopping,
 }
 
 /// One run, as the caller asks for it. Descriptors beside it: stdin, stdout, stderr, then one per input.

@@ -185,7 +185,7 @@ fn enter_host_tree(start: &Start<'_>) -> Result<(), StepError> {
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
         .map_err(StepError::at("make mounts private"))?;
-    root::enter(root::Kind::Host)
+    root::enter(root::Kind::Host, start.ground.host_root.hidden())
 }
 
 /// What does need the request: the caps of scratch, the inputs, the working directory. Returns also how many

@@ -25,6 +25,7 @@ use crate::layers::landlock::{Restricted, Rights, Ruleset};
 use crate::layers::namespaces::{self, CGROUP, IPC, Identities, MOUNT, NETWORK, PID, USER, UTS};
 use crate::layers::owner::PAYLOAD_ID;
 use crate::layers::scratch::Place;
+use crate::layers::seccomp::Closed;
 use crate::layers::{descriptors, network, privileges, procfs, rlimits, root, seccomp};
 use crate::protocol::{Channel, Event, Fault, Go, Request};
 use crate::spec::INPUT_MTIME;
@@ -76,6 +77,17 @@ impl Start<'_> {
     /// Whether `layer` is wanted and nothing has failed so far.
     fn has(&self, layer: Layer) -> bool {
         self.wants(layer) && !self.journal.lacks(layer)
+    }
+
+    /// Sockets that no other layer keeps from leading out. A network or a tree that the policy asks for by switching its
+    /// layer off is granted, but the runner's own tree is nobody's.
+    fn closed(&self) -> Closed {
+        let in_runners_tree = self.place.leftover.is_some();
+        Closed {
+            unix: in_runners_tree
+                && (self.wants(Layer::MinimalRoot) || self.ground.host_root.hidden().is_some()),
+            inet: self.wants(Layer::NetworkNamespace) && self.journal.lacks(Layer::NetworkNamespace),
+        }
     }
 
     fn rlimits(&self) -> rlimits::Context {
@@ -257,8 +269,8 @@ fn install_filter(start: &mut Start<'_>) {
     if !start.wants(Layer::Seccomp) {
         return;
     }
-    let finding = match &start.ground.filter {
-        Err(finding) => Some(finding.clone()),
+    let finding = match start.ground.filter(start.closed()) {
+        Err(finding) => Some(finding),
         Ok(filter) => filter.install().err().map(|errno| Finding::impossible("seccomp", errno.desc())),
     };
     if let Some(finding) = finding {
@@ -290,7 +302,11 @@ fn prove(start: &mut Start<'_>, seen: &Observed, restricted: Option<Restricted>,
         findings.push((Layer::Procfs, procfs::prove()));
     }
     if start.has(Layer::Seccomp) {
-        findings.push((Layer::Seccomp, seccomp::prove()));
+        let (closed, found) = (start.closed(), seccomp::prove(start.closed()));
+        if closed.inet && matches!(found, Finding::InForce { .. }) {
+            start.journal.substitute(Layer::NetworkNamespace, without_sockets());
+        }
+        findings.push((Layer::Seccomp, found));
     }
     if let Some(restricted) = restricted {
         findings.push((Layer::Landlock, restricted.prove()));
@@ -302,13 +318,19 @@ fn prove(start: &mut Start<'_>, seen: &Observed, restricted: Option<Restricted>,
 
 fn prove_pid(compared: Finding) -> Finding {
     match (&compared, getpid().as_raw()) {
-        (Finding::InForce { .. }, 2) | (Finding::Impossible { .. } | Finding::Short { .. }, _) => compared,
-        (Finding::InForce { .. }, other) => Finding::short(
+        (Finding::InForce { .. }, other) if other != 2 => Finding::short(
             PID.mechanism(),
             Evidence::Readback,
             format!("the payload is process {other}, not 2"),
         ),
+        _ => compared,
     }
+}
+
+/// What stands in for a network namespace that cannot be had.
+fn without_sockets() -> Finding {
+    let detail = "there is no network namespace; instead the payload can open no IP socket, which was tried";
+    Finding::short("seccomp:closed:inet", Evidence::Probe, detail)
 }
 
 /// A new namespace, and nothing to be reached in it.

@@ -1,6 +1,6 @@
 //! One run from outside: hears the caller, judges the proofs, keeps time, ends the tree.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, RawFd};
 use std::process::exit;
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,17 @@ use crate::{report, sys};
 /// How long set-up may take before it is taken for stuck; it takes milliseconds.
 const SETUP_PATIENCE: Duration = Duration::from_secs(60);
 
+/// SIGKILL.
+const KILLED: u8 = 9;
+
 /// A supervisor's whole life. It never returns to the zygote's loop.
-pub(super) fn run(ground: &Ground, caller: Channel, zygote: Pid, inherited: BorrowedFd<'_>) -> ! {
-    // Otherwise the caller could not tell that the zygote has gone.
-    let closed = u32::try_from(inherited.as_raw_fd()).map(|number| sys::fd::close_range(number, number));
-    let served = match closed {
-        Ok(Ok(())) => serve(ground, &caller, zygote),
-        _ => Err(Fault::from(StepError { step: "close the zygote's socket", errno: Errno::EBADF })),
+pub(super) fn run(ground: &Ground, caller: Channel, zygote: Pid, inherited: &[RawFd]) -> ! {
+    // Otherwise the caller could not tell that the zygote has gone, and a run would hold the way to the caller.
+    let close = |number: &RawFd| u32::try_from(*number).is_ok_and(|n| sys::fd::close_range(n, n).is_ok());
+    let served = if inherited.iter().all(close) {
+        serve(ground, &caller, zygote)
+    } else {
+        Err(Fault::from(StepError { step: "close the zygote's descriptors", errno: Errno::EBADF }))
     };
     if let Err(fault) = &served {
         // If the caller is gone, so is whoever would want to know.
@@ -46,7 +50,7 @@ fn serve(ground: &Ground, caller: &Channel, zygote: Pid) -> Result<(), Fault> {
     sys::process::default_action(Signal::SIGCHLD).map_err(StepError::at("watch children"))?;
     set_child_subreaper(true).map_err(StepError::at("become the reaper"))?;
     let tree = Tree::plant(ground, Wants::all(), false)?;
-    let mut desk = Desk { ground, caller, orphaned, tree, oom: None };
+    let mut desk = Desk { ground, caller, orphaned, tree, oom: None, kills_before: None };
     let reply = desk.work();
     let answered = desk.answer(reply);
     desk.close();
@@ -75,6 +79,8 @@ struct Desk<'a> {
     orphaned: SignalFd,
     tree: Tree,
     oom: Option<OomEvents>,
+    /// Kills for want of memory in the container, before the payload started.
+    kills_before: Option<u64>,
 }
 
 /// What woke the supervisor.
@@ -207,7 +213,15 @@ impl Desk<'_> {
         if let Some(group) = &self.tree.group {
             let finding = group.prove(&request.limits, self.tree.init);
             self.tree.journal.note(Layer::Cgroup, finding);
+        } else if self.tree.wants.layer(Layer::Cgroup) {
+            // The limit on processes counts the run alone only in a user namespace of its own.
+            let in_force = |layer| matches!(self.tree.journal.of(layer), Some(Finding::InForce { .. }));
+            let own_pids = in_force(Layer::UserNamespace) && in_force(Layer::Rlimits);
+            if let Some(finding) = self.ground.cgroups.outer(own_pids) {
+                self.tree.journal.substitute(Layer::Cgroup, finding);
+            }
         }
+        self.kills_before = self.ground.cgroups.outer_kills();
         report::fold(&request.policy, &self.tree.journal, &proven.fixed)
     }
 
@@ -253,8 +267,15 @@ impl Desk<'_> {
             Ending::Exited(0) => Outcome::Exited { code: 0 },
             _ if self.ran_out() => Outcome::OutOfMemory,
             Ending::Exited(code) => Outcome::Exited { code },
+            // Without a group of its own: the kernel has killed in this container while the payload ran, and the payload
+            // was killed.
+            Ending::Signalled(KILLED) if self.container_ran_out() => Outcome::OutOfMemory,
             Ending::Signalled(signal) => Outcome::Signalled { signal },
         }
+    }
+
+    fn container_ran_out(&self) -> bool {
+        self.tree.group.is_none() && self.ground.cgroups.outer_kills() > self.kills_before
     }
 
     fn ran_out(&self) -> bool {

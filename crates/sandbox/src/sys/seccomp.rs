@@ -12,6 +12,10 @@ pub(crate) enum Attempt {
     UnshareUser,
     /// A vsock socket of an impossible type.
     VsockSocket,
+    /// A Unix socket of an impossible type.
+    UnixSocket,
+    /// An IP socket of an impossible type.
+    InetSocket,
     /// TIOCSTI on no descriptor, with a bit set above the 32 that count.
     PushTerminalInput,
     /// An unknown `keyctl` operation.
@@ -36,6 +40,8 @@ impl Attempt {
                 (libc::SYS_unshare, [libc::c_long::from(libc::CLONE_NEWUSER) | 1, 0, 0, 0, 0])
             }
             Self::VsockSocket => (libc::SYS_socket, [libc::c_long::from(libc::AF_VSOCK), NONE, 0, 0, 0]),
+            Self::UnixSocket => (libc::SYS_socket, [libc::c_long::from(libc::AF_UNIX), NONE, 0, 0, 0]),
+            Self::InetSocket => (libc::SYS_socket, [libc::c_long::from(libc::AF_INET), NONE, 0, 0, 0]),
             Self::PushTerminalInput => (libc::SYS_ioctl, [NONE, (1 << 32) | 0x5412, 0, 0, 0]),
             Self::Keyring => (libc::SYS_keyctl, [NONE, 0, 0, 0, 0]),
             Self::JoinNamespace => (libc::SYS_setns, [NONE, 0, 0, 0, 0]),

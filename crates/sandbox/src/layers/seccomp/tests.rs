@@ -85,7 +85,7 @@ fn every_number_of_every_abi_is_decided_as_the_policy_says() {
 #[test]
 fn what_must_be_closed_is_closed() {
     let policy = default_policy();
-    let program = Filter::compile().unwrap().program;
+    let program = Filter::compile(Closed::default()).unwrap().program;
     let decide = |nr, args| bpf::run(&program, &Call { nr, arch: here().audit, args }).verdict;
     let closed = [
         ("ptrace", EPERM),
@@ -148,7 +148,7 @@ fn here() -> Arch {
 /// What makes installing cheap: the kernel runs the filter once for every number.
 #[test]
 fn a_decision_takes_few_steps() {
-    let program = Filter::compile().unwrap().program;
+    let program = Filter::compile(Closed::default()).unwrap().program;
     let steps: Vec<usize> =
         (0..512).map(|nr| bpf::run(&program, &Call { nr, arch: here().audit, args: [0; 6] }).steps).collect();
     let mean = steps.iter().sum::<usize>() / steps.len();
@@ -203,4 +203,24 @@ fn a_broken_profile_is_refused_with_its_reason() {
     }
     let schema = DEFAULT_PROFILE.replace("seccomp-profile/1", "seccomp-profile/2");
     assert!(Profile::parse(&schema).unwrap_err().to_string().contains("seccomp-profile/2"));
+}
+
+#[test]
+fn closed_families_are_refused_and_nothing_else_changes() {
+    let arch = Arch::current().unwrap();
+    let open = Filter::compile(Closed::default()).unwrap().program;
+    for closed in Closed::ALL {
+        let program = Filter::compile(closed).unwrap().program;
+        for nr in 0..512 {
+            for args in argument_samples() {
+                let call = Call { nr, arch: arch.audit, args };
+                let family = args[0] & 0xffff_ffff;
+                let refused = nr == number("socket")
+                    && ((closed.unix && family == 1) || (closed.inet && [2, 10].contains(&family)));
+                let expected = bpf::run(&open, &call).verdict;
+                let expected = if refused { 0x0005_0000 | 97 } else { expected };
+                assert_eq!(bpf::run(&program, &call).verdict, expected, "{closed:?} {call:x?}");
+            }
+        }
+    }
 }

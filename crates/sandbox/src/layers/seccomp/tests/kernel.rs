@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::bpf::{self, Call};
-use super::{ANSWERS, Filter, here, number_samples};
+use super::{ANSWERS, Closed, Filter, here, number_samples};
 use crate::finding::{Finding, Witness};
 use crate::layers::seccomp::prove;
 use crate::sys::seccomp as sys;
@@ -39,9 +39,9 @@ fn becomes_a_child_when_told_to() {
     let Ok(lines) = env::var(CHILD) else { return };
     let mut words = lines.split('\u{1}');
     let program = words.next().unwrap();
-    Filter::compile().unwrap().install().unwrap();
+    Filter::compile(Closed::default()).unwrap().install().unwrap();
     if program == "prove" {
-        println!("{:?}", prove());
+        println!("{:?}", prove(Closed::default()));
         return;
     }
     let error = Command::new(program).args(words).env_remove(CHILD).exec();
@@ -53,7 +53,7 @@ fn the_proof_holds_under_the_filter_and_only_there() {
     let output = filtered("prove", &[]).output().unwrap();
     let expected = format!("{:?}", Finding::probed("seccomp:default"));
     assert!(text(&output).contains(&expected), "{}", text(&output));
-    let bare = prove();
+    let bare = prove(Closed::default());
     assert!(!matches!(bare, Finding::InForce { witness: Witness::Probe, .. }), "{bare:?}");
 }
 
@@ -70,7 +70,7 @@ fn a_bare_kernel_answers_the_proof_differently() {
 fn the_kernel_refuses_what_the_model_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let probe = compile(folder.path(), "calls", CALLS);
-    let program = Filter::compile().unwrap().program;
+    let program = Filter::compile(Closed::default()).unwrap().program;
     // Arguments that no call accepts, should one slip through; no pointer, no descriptor, no process.
     let args = [u64::MAX; 6];
     let refused: Vec<(u32, u32)> = number_samples()

@@ -8,13 +8,13 @@ use seccompiler::{
 };
 
 use super::bpf::{self, Call};
-use super::{Filter, argument_samples, default_policy, here, number};
+use super::{Closed, Filter, argument_samples, default_policy, here, number};
 use crate::layers::seccomp::policy::Action;
 
 #[test]
 fn another_compiler_allows_the_same_calls() {
     let theirs = theirs();
-    let ours = Filter::compile().unwrap().program;
+    let ours = Filter::compile(Closed::default()).unwrap().program;
     let policy = default_policy();
     let arguments = argument_samples();
     let mut allowed = 0;

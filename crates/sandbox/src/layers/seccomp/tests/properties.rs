@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use seccompiler::BpfProgram;
 
 use super::bpf::{self, Call};
-use super::{Filter, here, model};
+use super::{Closed, Filter, here, model};
 use crate::layers::seccomp::emit::{self, Arch};
 use crate::layers::seccomp::policy::{Action, Clause, Policy, Rule, Test};
 
@@ -47,7 +47,7 @@ fn args() -> impl Strategy<Value = [u64; 6]> {
     prop::array::uniform6(arg)
 }
 
-static DEFAULT: LazyLock<BpfProgram> = LazyLock::new(|| Filter::compile().unwrap().program);
+static DEFAULT: LazyLock<BpfProgram> = LazyLock::new(|| Filter::compile(Closed::default()).unwrap().program);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]

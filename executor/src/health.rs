@@ -1,0 +1,64 @@
+//! What the admin side asks: may work be sent here, and what are the figures.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::attempts::{Attempts, unix_millis};
+use crate::metrics::Metrics;
+use crate::runners::Runners;
+use crate::server::identity::Identity;
+
+/// Everything that health is about.
+pub(crate) struct Health {
+    pub(crate) attempts: Arc<Attempts>,
+    pub(crate) runners: Arc<Runners>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) store: PathBuf,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Health {
+    /// Everything that must hold before work is sent here, each with the reason why it does not.
+    pub(crate) fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
+        let journal = self.attempts.journal().stopped().map_or(Ok(()), Err);
+        let store = try_write(&self.store.join("journal/ready.probe")).map_err(|error| error.to_string());
+        let seconds = i64::try_from(unix_millis() / 1000).unwrap_or(i64::MAX);
+        let certificate = self.identity.condition().verdict(seconds);
+        vec![
+            ("runner", self.runners.check()),
+            ("journal", journal),
+            ("store", store),
+            ("certificate", certificate),
+            ("open", self.is_open()),
+        ]
+    }
+
+    fn is_open(&self) -> Result<(), String> {
+        match (*self.stopping.borrow(), self.attempts.is_draining()) {
+            (true, _) => Err("stopping".to_owned()),
+            (false, true) => Err("draining".to_owned()),
+            (false, false) => Ok(()),
+        }
+    }
+
+    pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.queue_depth.set(i64::try_from(self.attempts.waiting()).unwrap_or(i64::MAX));
+        self.metrics.certificate_expiry.set(self.identity.condition().not_after);
+        self.metrics.runner_connected.set(i64::from(self.runners.report().is_ok()));
+        self.metrics.draining.set(i64::from(self.attempts.is_draining()));
+        self.metrics.text(self.attempts.journal().stats(), self.runners.restarts())
+    }
+}
+
+/// Whether the volume takes a page now. A full disk must keep work away.
+fn try_write(path: &Path) -> io::Result<()> {
+    let written = std::fs::write(path, [0; 4096]);
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
+        Ok(()) | Err(_) => written,
+    }
+}
