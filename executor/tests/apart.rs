@@ -7,7 +7,7 @@ mod common;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use common::pod::{Pod, Tier, exists, first_child};
+use common::pod::{Pod, Tier, exists};
 use common::{Daemon, error, failed, input, path_of, processes_with, sealed, shell, until, verified};
 use hyper::{Method, StatusCode};
 use nix::sys::signal::Signal;
@@ -52,7 +52,8 @@ async fn a_runner_in_its_own_container_comes_is_tried_out_and_works() {
     let (status, body) = client.get("/v1/capabilities").await;
     assert_eq!((status, error(&body).code.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "RunnerMissing"));
     // What comes too early waits.
-    let early = shell("early", "echo early");
+    let mut early = shell("early", "echo early");
+    early.request.policy = preferred();
     assert_eq!(client.put(&early, 0).await.0, StatusCode::ACCEPTED);
 
     let _workload = pod.workload();
@@ -181,8 +182,9 @@ async fn a_stranger_is_no_runner() {
     // Root of the host: another user than the pod's.
     let mut stranger = UnixStream::connect(pod.socket()).unwrap();
     assert_eq!(std::io::Read::read(&mut stranger, &mut [0; 1]).unwrap(), 0, "the executor hangs up");
-    let (_, lines) = daemon.admin("/readyz").await;
-    assert!(lines.contains("run both containers with the same runAsUser"), "{lines}");
+    while !daemon.admin("/readyz").await.1.contains("run both containers with the same runAsUser") {
+        tokio::task::yield_now().await;
+    }
     let _workload = pod.workload();
     ready(&daemon).await;
     assert!(UnixStream::connect(pod.socket()).is_err(), "nobody listens while a runner is connected");
@@ -197,9 +199,8 @@ done
 find / -xdev \( -name runner.sock -o -name 'inputs-*' -o -name requiem-runner \) 2>/dev/null | sed 's/^/FOUND /'
 for pid in $(ls /proc 2>/dev/null | grep '^[0-9]*$'); do
   [ "$pid" = 1 ] || continue
-  for what in environ mem root/ fd/; do
-    { head -c 1 /proc/$pid/$what || ls /proc/$pid/$what; } 2>/dev/null | grep -q . && echo "FOUND /proc/$pid/$what"
-  done
+  for what in environ mem; do head -c 1 /proc/$pid/$what 2>/dev/null | grep -q . && echo "FOUND /proc/$pid/$what"; done
+  for what in root/ fd/; do ls /proc/$pid/$what 2>/dev/null | grep -q . && echo "FOUND /proc/$pid/$what"; done
 done
 in/hostile
 echo done

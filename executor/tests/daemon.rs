@@ -1,6 +1,5 @@
 //! The daemon as its callers see it: real process, real certificates, real sandbox.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

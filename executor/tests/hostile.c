@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 /* Looks for what is not a payload's business; every line it prints is a find. Static, so that it runs anywhere. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,7 +31,7 @@ static void meet(const char *name, int abstract) {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     strcpy(to.sun_path + abstract, name);
     socklen_t length = offsetof(struct sockaddr_un, sun_path) + abstract + strlen(name) + !abstract;
-    if (connect(fd, (struct sockaddr *)&to, length) == 0 || errno == ECONNREFUSED || errno == EACCES)
+    if (connect(fd, (struct sockaddr *)&to, length) == 0 || errno == ECONNREFUSED)
         if (!abstract) printf("FOUND the socket %s (%s)\n", name, strerror(errno));
     close(fd);
 }
@@ -51,6 +52,8 @@ int main(void) {
     }
     for (int fd = 3; fd < 1024; fd++)
         if (fcntl(fd, F_GETFD) >= 0) printf("FOUND descriptor %d\n", fd);
-    if (fchmod(0, 0666) == 0) printf("FOUND that standard input can be changed\n");
+    struct stat input;
+    /* A file without a name is a copy of its own. */
+    if (fchmod(0, 0666) == 0 && fstat(0, &input) == 0 && input.st_nlink > 0) printf("FOUND that standard input can be changed\n");
     return 0;
 }

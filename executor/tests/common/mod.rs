@@ -90,9 +90,11 @@ impl Daemon {
     /// The daemon that `command` starts, when it serves.
     pub fn of(mut command: Command, store: &Path, pki: &Arc<Pki>) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let addresses: serde_json::Value = serde_json::from_str(&line).expect("the daemon serves");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        // Before it is the daemon, the process may be something that talks.
+        let line =
+            lines.find_map(|line| Some(line[line.find('{')?..].to_owned())).expect("the daemon serves");
+        let addresses: serde_json::Value = serde_json::from_str(&line).unwrap();
         let text = |name: &str| addresses[name].as_str().unwrap().to_owned();
         Self {
             child,
@@ -121,9 +123,8 @@ impl Daemon {
     }
 
     /// SIGKILL, and wait until it is gone.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// SIGTERM, and wait for the end.
@@ -176,7 +177,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Already gone is fine.
-        let _killed = self.child.kill();
+        pod::kill_inside(&mut self.child);
         let _waited = self.child.wait();
     }
 }

@@ -56,7 +56,7 @@ mount -t proc proc proc
 for name in null zero full random urandom; do : > "dev/$name"; mount --bind "/dev/$name" "dev/$name"; done
 mount --bind "$run" requiem/run
 mount --bind "$bin" requiem/bin
-if [ "$tier" != T1 ]; then mount --bind /dev/null proc/kcore; mount --bind proc/sys proc/sys; mount -o remount,bind,ro proc/sys; fi
+if [ "$tier" != T1 ]; then mount --bind /dev/null proc/interrupts; mount --bind proc/sys proc/sys; mount -o remount,bind,ro proc/sys; fi
 pivot_root . old
 umount -l /old
 exec setpriv --reuid="$user" --regid="$user" --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs -- "$@"
@@ -179,7 +179,7 @@ impl Workload {
 impl Drop for Workload {
     fn drop(&mut self) {
         // Already gone is fine; the kernel ends the container with its first process.
-        let _killed = self.0.kill();
+        kill_inside(&mut self.0);
         let _waited = self.0.wait();
     }
 }
@@ -220,6 +220,25 @@ mod libc_numbers {
 pub fn first_child(pid: u32) -> u32 {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     children.trim().parse().unwrap()
+}
+
+/// Kills what runs inside `outside`, or itself if that is all. (A change of user ids has undone the tie between them.)
+pub fn kill_inside(outside: &mut Child) {
+    let children = format!("/proc/{0}/task/{0}/children", outside.id());
+    let inside = std::fs::read_to_string(children).unwrap_or_default();
+    match inside.trim().parse() {
+        Ok(inside) if is_unshare(outside.id()) => {
+            let _gone =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(inside), nix::sys::signal::Signal::SIGKILL);
+        }
+        _ => {
+            let _gone = outside.kill();
+        }
+    }
+}
+
+fn is_unshare(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "unshare")
 }
 
 /// A program from C, static.

@@ -201,7 +201,9 @@ fn compile_landlock(start: &mut Start<'_>) -> Option<Ruleset> {
 /// What the payload may do with which files, whatever the mounts say.
 fn file_rules(start: &Start<'_>) -> Vec<(PathBuf, Rights)> {
     let whole_host = start.ground.tree.is_err() || !start.wants(Layer::MinimalRoot);
-    let mut rules: Vec<(PathBuf, Rights)> = vec![("/".into(), Rights::List)];
+    // The right to list is inherited: given for the root, it would open the folder that nobody may see.
+    let listed = !whole_host || start.ground.host_root.hidden().is_none();
+    let mut rules: Vec<(PathBuf, Rights)> = listed.then(|| ("/".into(), Rights::List)).into_iter().collect();
     if whole_host {
         rules.extend(start.ground.host_root.folders().map(|path| (path, Rights::Read)));
     }
