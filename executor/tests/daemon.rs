@@ -1,6 +1,5 @@
 //! The daemon as its callers see it: real process, real certificates, real sandbox.
 
-
 mod common;
 
 use common::{Client, Daemon, Pki, error, failed, input, path_of, sealed, shell, start, state, verified};
