@@ -1,6 +1,6 @@
 //! Cargo, called from a program that cargo has started.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{Error, Result, paths, process};
@@ -18,6 +18,10 @@ pub enum Profile {
     Dev,
     /// Optimised, for benchmarks.
     Release,
+    /// Optimised, for images.
+    Image,
+    /// Quick to build, for images in suites.
+    Trial,
 }
 
 impl Profile {
@@ -25,6 +29,8 @@ impl Profile {
         match self {
             Self::Dev => "dev",
             Self::Release => "release",
+            Self::Image => "image",
+            Self::Trial => "trial",
         }
     }
 
@@ -32,6 +38,8 @@ impl Profile {
         match self {
             Self::Dev => "debug",
             Self::Release => "release",
+            Self::Image => "image",
+            Self::Trial => "trial",
         }
     }
 }
@@ -60,6 +68,46 @@ pub fn build_programs(profile: Profile) -> Result<PathBuf> {
     }
     process::run(&mut build)?;
     Ok(target()?.join(profile.folder()))
+}
+
+/// Builds programs for images from the source in `repository` into `target`, and returns the folder that holds them. They
+/// are linked statically, and hold no trace of where they were built: equal source and tools give equal bytes.
+///
+/// # Errors
+/// They do not build.
+pub fn build_static(
+    repository: &Path,
+    target: &Path,
+    profile: Profile,
+    programs: &[&str],
+) -> Result<PathBuf> {
+    let triple = triple();
+    let mut build = command(&["build", "--workspace", "--locked", "--profile", profile.name()]);
+    // A named target, even if it is this machine's own: only then do build scripts and macros go without these flags.
+    build.args(["--target", &triple, "--target-dir"]).arg(target).current_dir(repository);
+    for program in programs {
+        build.args(["--bin", program]);
+    }
+    let places = [(repository, "/requiem"), (&cargo_home()?, "/cargo"), (target, "/target")];
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    flags.extend(places.map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())));
+    build.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    let c_flags = places.map(|(path, name)| format!("-ffile-prefix-map={}={name}", path.display()));
+    build.env(format!("CFLAGS_{}", triple.replace('-', "_")), c_flags.join(" "));
+    process::run(&mut build)?;
+    Ok(target.join(&triple).join(profile.folder()))
+}
+
+/// The platform of images: this machine's, with the GNU C library.
+pub fn triple() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    let named = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    named
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
+        .ok_or_else(|| Error::prerequisite("Neither CARGO_HOME nor HOME names a folder", "Set HOME"))
 }
 
 /// Where cargo puts what it builds.

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cluster::{self, Name, Shape, node};
 use crate::progress::{print, say};
-use crate::{Error, Result, bench, demo, generate, test};
+use crate::{Error, Result, bench, demo, generate, images, test};
 
 /// The one door to build, try and test Requiem.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ enum Commands {
     Cluster(ClusterCommand),
     /// From nothing to a verified proof, on this machine.
     Demo(demo::Options),
+    /// Build the container images, without a daemon.
+    Images(images::Options),
     /// Everything CI runs; ends with `N passed, N failed`.
     Test(test::Options),
     /// Write the generated files.
@@ -94,6 +96,7 @@ fn dispatch(command: Commands) -> Result<()> {
     match command {
         Commands::Cluster(command) => cluster_command(command),
         Commands::Demo(options) => demo::run(&options),
+        Commands::Images(options) => images::run(&options),
         Commands::Test(options) => test::run(&options),
         Commands::Generate { check } => generate::run(check),
         Commands::Bench(options) => bench::run(&options),

@@ -25,7 +25,7 @@ pub use node::Node;
 pub use running::{ControlPlane, clean, down, list, status};
 
 use crate::process::Background;
-use crate::{Error, Result, packages, process, progress, tools};
+use crate::{Error, Result, prerequisites, process, progress, tools};
 
 /// Where a cluster can be reached: all that suites and demos need to know of it.
 #[derive(Debug, Clone)]
@@ -181,7 +181,7 @@ impl Tools {
             ));
         }
         if shape.nodes > 0 {
-            packages::node()?;
+            prerequisites::nodes()?;
         }
         let plane = tools::control_plane()?;
         let node = if shape.nodes > 0 { Some(tools::node()?) } else { None };
@@ -207,6 +207,11 @@ impl Access {
 }
 
 impl Ephemeral {
+    /// Its name.
+    pub const fn name(&self) -> &Name {
+        self.plane.name()
+    }
+
     /// How to reach it.
     pub const fn access(&self) -> &Access {
         &self.access

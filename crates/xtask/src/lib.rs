@@ -8,7 +8,7 @@
 //! | generated files | [`generate`] |
 //! | suites, as data, and running them | [`suites`], [`test`] |
 //! | benchmarks | [`bench`] |
-//! | container images without a daemon | [`oci`] |
+//! | the images that ship; container images without a daemon | [`images`], [`oci`] |
 //! | what comes from the system's package manager | [`packages`] |
 //! | programs built once from pinned Go modules | [`tools`] |
 //! | etcd and kube-apiserver on loopback | [`cluster`] |
@@ -27,6 +27,7 @@ pub mod cluster;
 pub mod demo;
 pub mod error;
 pub mod generate;
+pub mod images;
 pub mod oci;
 pub mod packages;
 pub mod paths;

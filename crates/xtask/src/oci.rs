@@ -104,7 +104,7 @@ impl Image {
             "config": {
                 "User": self.user,
                 "Entrypoint": self.entrypoint,
-                "Env": ["PATH=/usr/bin"],
+                "Env": ["PATH=/usr/bin:/bin"],
                 "WorkingDir": "/",
                 "Labels": self.annotations(),
             },

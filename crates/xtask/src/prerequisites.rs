@@ -48,6 +48,28 @@ pub fn sandbox() -> Result<()> {
     cgroup()
 }
 
+/// Root, and a kernel that gives out the namespaces of which a node is made. What else a node needs can be installed.
+///
+/// # Errors
+/// This process is not root, or may not make them.
+pub fn nodes() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::prerequisite(
+            "A node needs root: it makes network namespaces, mounts and cgroups",
+            "Run the command as root, or leave the nodes out",
+        ));
+    }
+    packages::node()?;
+    let said = capture(Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]))?;
+    if said.ok {
+        return Ok(());
+    }
+    Err(Error::prerequisite(
+        format!("A node needs namespaces of its own, and none can be made ({})", said.stderr.trim()),
+        "If this is a container, start it with CAP_SYS_ADMIN and CAP_NET_ADMIN, or run on the host",
+    ))
+}
+
 /// A port on the loopback interface.
 ///
 /// # Errors

@@ -22,12 +22,19 @@ pub enum Needs {
     Sandbox,
     /// Those, a control plane, and the built programs.
     Cluster,
+    /// A cluster with two nodes that have the images. Only root can have one: elsewhere the suite is left out, and that is said.
+    Nodes,
 }
 
 /// The kubeconfig that suites with [`Needs::Cluster`] get. They fail where it is absent; they never skip.
 pub const KUBECONFIG_VARIABLE: &str = "REQUIEM_TEST_KUBECONFIG";
 /// The folder of the built programs that the same suites get.
 pub const PROGRAMS_VARIABLE: &str = "REQUIEM_TEST_PROGRAMS";
+
+/// The name of the cluster that suites with [`Needs::Nodes`] get.
+pub const CLUSTER_VARIABLE: &str = "REQUIEM_TEST_CLUSTER";
+/// This program, for suites that start and kill it.
+pub const XTASK_VARIABLE: &str = "REQUIEM_TEST_XTASK";
 
 /// All suites, cheapest first.
 pub const SUITES: &[Suite] = &[
@@ -75,6 +82,12 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Sandbox,
     },
     Suite {
+        name: "images",
+        covers: "what images hold is linked statically, holds no path of its maker, and is the same when built elsewhere",
+        cargo: &["test", "--workspace", "--test", "images", "--no-fail-fast"],
+        needs: Needs::Nothing,
+    },
+    Suite {
         name: "api",
         covers: "the definitions on a real API server: immutability, fenced status, defaults, roles; the operator on it",
         cargo: &["test", "--workspace", "--test", "api", "--test", "api_operator", "--no-fail-fast"],
@@ -91,6 +104,12 @@ pub const SUITES: &[Suite] = &[
         covers: "SIGKILL of operator and executor while 200 Executions run: nothing lost, nothing run to a second result",
         cargo: &["test", "--workspace", "--test", "fault", "--no-fail-fast"],
         needs: Needs::Cluster,
+    },
+    Suite {
+        name: "pods",
+        covers: "real kubelets: the images run as pods, nodes are disturbed, a cluster that goes leaves nothing",
+        cargo: &["test", "--workspace", "--test", "pods", "--no-fail-fast"],
+        needs: Needs::Nodes,
     },
 ];
 

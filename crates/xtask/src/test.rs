@@ -1,17 +1,19 @@
 //! `cargo xtask test`: everything CI runs, set up by itself, and one line of counts at the end.
 //!
-//! Flow: choose suites → check prerequisites → control plane and programs, if a chosen suite needs them → each suite, its
-//! output passed on and its counts added up → control plane down → `N passed, N failed`.
+//! Flow: choose suites → check prerequisites → each suite, its output passed on and its counts added up, with the cluster that it
+//! needs started when the first one needs it → clusters down → what was left out and why → `N passed, N failed`.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::cluster::{self, Access, Ephemeral};
+use crate::cluster::{self, Access, Ephemeral, Shape};
 use crate::process::Background;
 use crate::progress::{Step, print, say};
-use crate::suites::{KUBECONFIG_VARIABLE, Needs, PROGRAMS_VARIABLE, SUITES, Suite};
-use crate::{Error, Result, cargo, prerequisites};
+use crate::suites::{
+    CLUSTER_VARIABLE, KUBECONFIG_VARIABLE, Needs, PROGRAMS_VARIABLE, SUITES, Suite, XTASK_VARIABLE,
+};
+use crate::{Error, Result, cargo, images, prerequisites};
 
 /// What the user asked for.
 #[derive(Debug, clap::Args)]
@@ -32,13 +34,26 @@ struct Counts {
     failed: u64,
 }
 
-/// What suites with [`Needs::Cluster`] are given.
+/// What suites with a cluster are given.
 struct Setting {
     access: Access,
-    programs: PathBuf,
+    variables: Vec<(&'static str, PathBuf)>,
     /// Held so that the cluster lives as long as the suites run; `None` where it is not ours.
     owned: Option<Ephemeral>,
     scratch: Option<crate::scratch::Scratch>,
+}
+
+/// The clusters of this run, each started when it is first needed.
+#[derive(Default)]
+struct Settings {
+    plane: Option<Setting>,
+    nodes: Option<Setting>,
+}
+
+/// The suites of this run, and why others are not among them.
+struct Choice {
+    suites: Vec<&'static Suite>,
+    left_out: Vec<String>,
 }
 
 /// Runs the suites.
@@ -50,56 +65,100 @@ pub fn run(options: &Options) -> Result<()> {
         SUITES.iter().for_each(|suite| print(&format!("{:<14}{}", suite.name, suite.covers)));
         return Ok(());
     }
-    let chosen = choose(&options.suites)?;
-    let setting = prepare(&chosen, options.context.as_deref())?;
+    let choice = choose(&options.suites, prerequisites::nodes)?;
+    check(&choice.suites)?;
+    let mut settings = Settings::default();
     let mut total = Counts::default();
-    for suite in &chosen {
-        let counts = run_suite(suite, setting.as_ref())?;
-        total.add(counts);
+    for suite in &choice.suites {
+        let setting = settings.provide(suite.needs, options.context.as_deref())?;
+        total.add(run_suite(suite, setting)?);
     }
-    if let Some(setting) = setting {
-        setting.close()?;
-    }
+    settings.close()?;
+    choice.left_out.iter().for_each(|line| print(line));
     print(&format!("{} passed, {} failed", total.passed, total.failed));
     if total.failed == 0 { Ok(()) } else { Err(Error::Told) }
 }
 
-fn choose(names: &[String]) -> Result<Vec<&'static Suite>> {
+/// All suites that this machine can run, or the named ones whatever they need.
+fn choose(names: &[String], nodes: impl Fn() -> Result<()>) -> Result<Choice> {
     if names.is_empty() {
-        return Ok(SUITES.iter().collect());
+        let impossible = nodes().err();
+        let (suites, rest): (Vec<&Suite>, Vec<&Suite>) =
+            SUITES.iter().partition(|suite| impossible.is_none() || suite.needs != Needs::Nodes);
+        let why = impossible.map(|error| error.to_string()).unwrap_or_default();
+        let left_out = rest.iter().map(|suite| format!("left out: {}. {why}", suite.name)).collect();
+        return Ok(Choice { suites, left_out });
     }
     let find = |name: &String| {
         SUITES.iter().find(|suite| suite.name == name).ok_or_else(|| {
             Error::usage(format!("There is no suite {name:?}"), "See `cargo xtask test --list`")
         })
     };
-    names.iter().map(find).collect()
+    let suites = names.iter().map(find).collect::<Result<Vec<_>>>()?;
+    if suites.iter().any(|suite| suite.needs == Needs::Nodes) {
+        nodes()?;
+    }
+    Ok(Choice { suites, left_out: Vec::new() })
 }
 
-fn prepare(chosen: &[&Suite], context: Option<&str>) -> Result<Option<Setting>> {
+fn check(chosen: &[&Suite]) -> Result<()> {
     prerequisites::c_compiler()?;
     if chosen.iter().any(|suite| suite.needs != Needs::Nothing) {
         prerequisites::sandbox()?;
     }
-    if !chosen.iter().any(|suite| suite.needs == Needs::Cluster) {
-        return Ok(None);
-    }
-    let programs = cargo::build_programs(cargo::Profile::Dev)?;
-    let setting = match context {
-        Some(context) => {
-            let scratch = crate::scratch::Scratch::new("test")?;
-            let access = cluster::existing(context, scratch.path())?;
-            Setting { access, programs, owned: None, scratch: Some(scratch) }
-        }
-        None => {
-            let owned = cluster::up_ephemeral()?;
-            Setting { access: owned.access().clone(), programs, owned: Some(owned), scratch: None }
-        }
-    };
-    Ok(Some(setting))
+    Ok(())
 }
 
+// === impl Settings ===
+
+impl Settings {
+    /// What a suite with such needs is given.
+    fn provide(&mut self, needs: Needs, context: Option<&str>) -> Result<Option<&Setting>> {
+        match needs {
+            Needs::Nothing | Needs::Sandbox => return Ok(None),
+            Needs::Cluster if self.plane.is_none() => self.plane = Some(Setting::plane(context)?),
+            Needs::Nodes if self.nodes.is_none() => self.nodes = Some(Setting::nodes()?),
+            Needs::Cluster | Needs::Nodes => {}
+        }
+        Ok(if needs == Needs::Nodes { self.nodes.as_ref() } else { self.plane.as_ref() })
+    }
+
+    fn close(self) -> Result<()> {
+        self.plane.into_iter().chain(self.nodes).try_for_each(Setting::close)
+    }
+}
+
+// === impl Setting ===
+
 impl Setting {
+    /// A control plane, our own or that of a context.
+    fn plane(context: Option<&str>) -> Result<Self> {
+        let programs = cargo::build_programs(cargo::Profile::Dev)?;
+        let (access, owned, scratch) = match context {
+            Some(context) => {
+                let scratch = crate::scratch::Scratch::new("test")?;
+                (cluster::existing(context, scratch.path())?, None, Some(scratch))
+            }
+            None => {
+                let owned = cluster::up_ephemeral()?;
+                (owned.access().clone(), Some(owned), None)
+            }
+        };
+        Ok(Self { access, variables: vec![(PROGRAMS_VARIABLE, programs)], owned, scratch })
+    }
+
+    /// Two nodes with the images in them.
+    fn nodes() -> Result<Self> {
+        let programs = cargo::build_programs(cargo::Profile::Dev)?;
+        let owned = cluster::up_ephemeral_with(Shape::nodes(2))?;
+        images::give(&owned.nodes()?, &owned.folder().join("images"))?;
+        let xtask = std::env::current_exe().map_err(Error::io("find this program"))?;
+        let name = PathBuf::from(owned.name().as_str());
+        let variables =
+            vec![(PROGRAMS_VARIABLE, programs), (CLUSTER_VARIABLE, name), (XTASK_VARIABLE, xtask)];
+        Ok(Self { access: owned.access().clone(), variables, owned: Some(owned), scratch: None })
+    }
+
     fn close(self) -> Result<()> {
         if let Some(owned) = self.owned {
             owned.down()?;
@@ -116,7 +175,7 @@ fn run_suite(suite: &Suite, setting: Option<&Setting>) -> Result<Counts> {
         command
             .env(KUBECONFIG_VARIABLE, &setting.access.kubeconfig)
             .env("REQUIEM_TEST_KUBECTL", &setting.access.kubectl);
-        command.env(PROGRAMS_VARIABLE, &setting.programs);
+        command.envs(setting.variables.iter().map(|(name, value)| (name, value)));
     }
     let mut child = Background::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let mut counts = Counts::default();
@@ -198,7 +257,17 @@ mod tests {
 
     #[test]
     fn an_unknown_suite_is_refused() {
-        assert!(choose(&["nothing".to_owned()]).is_err());
-        assert_eq!(choose(&[]).unwrap().len(), SUITES.len());
+        assert!(choose(&["nothing".to_owned()], || Ok(())).is_err());
+        assert_eq!(choose(&[], || Ok(())).unwrap().suites.len(), SUITES.len());
+    }
+
+    #[test]
+    fn what_a_machine_cannot_run_is_left_out_aloud_and_refused_by_name() {
+        let cannot = || Err(Error::prerequisite("No root here", "Become root"));
+        let choice = choose(&[], cannot).unwrap();
+        assert_eq!(choice.suites.len(), SUITES.len() - 1);
+        assert_eq!(choice.left_out, ["left out: pods. No root here. Become root."]);
+        assert!(choose(&["pods".to_owned()], cannot).is_err());
+        assert!(choose(&["unit".to_owned()], cannot).is_ok());
     }
 }

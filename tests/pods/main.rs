@@ -1,0 +1,6 @@
+//! Real kubelets: the images as pods, nodes that are disturbed, and a cluster that leaves nothing behind.
+
+mod bed;
+mod images;
+mod leaves_nothing;
+mod nodes;
