@@ -47,6 +47,8 @@ pub struct Timings {
     pub fetch: Duration,
     /// Inputs made mountable.
     pub stage: Duration,
+    /// Inputs handed to the sandbox and attached there; part of `run`.
+    pub mount: Duration,
     /// In the sandbox.
     pub run: Duration,
     /// Outputs put into the store.
@@ -100,6 +102,7 @@ pub fn execute(
     let stored = timed(&mut timings.fetch, || fetch::fetch(store, request, inline))?;
     let staged = timed(&mut timings.stage, || stage::stage(store, request, inline))?;
     let mut ran = timed(&mut timings.run, || run::run(store, runner, keep, request, staged, cancel))?;
+    timings.mount = ran.finished.staged;
     let workspace = std::os::fd::AsFd::as_fd(&ran.finished.workspace);
     let collected =
         timed(&mut timings.collect, || collect::collect(store, keep, workspace, &request.outputs))?;

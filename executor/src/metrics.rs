@@ -23,6 +23,7 @@ pub struct Metrics {
     /// Attempts in a slot.
     pub running: IntGauge,
     stage: Histogram,
+    mount: Histogram,
     run: Histogram,
     seal: Histogram,
     total: Histogram,
@@ -61,6 +62,10 @@ impl Metrics {
             queue_depth: keep(reg, gauge("queue_depth", "Attempts that wait for a slot."))?,
             running: keep(reg, gauge("running", "Attempts in a slot."))?,
             stage: keep(reg, histogram("stage_seconds", "Time to make inputs mountable.", 50e-6))?,
+            mount: keep(
+                reg,
+                histogram("mount_seconds", "Time to bring staged inputs into the sandbox.", 10e-6),
+            )?,
             run: keep(
                 reg,
                 histogram("run_seconds", "Time in the sandbox, set-up and tear-down included.", 0.001),
@@ -103,6 +108,7 @@ impl Metrics {
     /// Takes the times of one attempt that came to a result.
     pub fn observe(&self, timings: &Timings, total_seconds: f64) {
         self.stage.observe(timings.stage.as_secs_f64());
+        self.mount.observe(timings.mount.as_secs_f64());
         self.run.observe(timings.run.as_secs_f64());
         self.seal.observe(timings.seal.as_secs_f64());
         self.total.observe(total_seconds);

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -116,6 +117,8 @@ pub struct Finished {
     pub usage: Usage,
     /// Which isolation was in force while it ran.
     pub report: SandboxReport,
+    /// How long the inputs took from here into the run's tree: detached mounts made, sent and attached, or copies.
+    pub staged: Duration,
     /// The workspace as the run left it, without its inputs (their mount points are empty). Every process that
     /// could write to it is gone. Its memory is freed when this is closed.
     pub workspace: OwnedFd,

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -85,12 +86,14 @@ impl Runner {
         sink: &mut dyn FnMut(StdStream, &[u8]),
         cancel: &Cancel,
     ) -> Result<Finished, RunError> {
+        let began = Instant::now();
         let handed = inputs::hand_over(&spec.inputs, self.shared_folder())?;
         let stdin = match spec.stdin {
             Some(stdin) => inputs::protect(stdin, self.shared_folder())?,
             None => open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
                 .map_err(RunError::at("open /dev/null"))?,
         };
+        let handing = began.elapsed();
         let (pipes, stdout, stderr) = streams::Pipes::new()?;
         let request = Request {
             argv: spec.argv,
@@ -110,7 +113,7 @@ impl Runner {
         drop((streams, handed.descriptors));
         let ended = pipes.drain(&run, sink, cancel);
         drop(copies);
-        finish(ended?, run)
+        finish(ended?, run, handing)
     }
 
     /// Sends the request to a prepared run, or to a fresh one if the prepared one has gone.
@@ -199,13 +202,14 @@ pub fn probe(runner: &Runner) -> Result<SandboxReport, RunError> {
 }
 
 /// Makes a result of the supervisor's last word.
-fn finish(frame: crate::protocol::Frame, run: Channel) -> Result<Finished, RunError> {
+fn finish(frame: crate::protocol::Frame, run: Channel, handing: Duration) -> Result<Finished, RunError> {
     let reply = frame.message().map_err(|error| RunError::at("read the reply")(error.errno()))?;
     match reply {
-        Reply::Finished { outcome, usage, report } => {
+        Reply::Finished { outcome, usage, report, staged_us } => {
             let workspace = frame.descriptors.into_iter().next();
             let workspace = workspace.ok_or(Errno::EPROTO).map_err(RunError::at("receive the workspace"))?;
-            Ok(Finished { outcome, usage, report, workspace, _lease: run.into() })
+            let staged = handing + Duration::from_micros(staged_us);
+            Ok(Finished { outcome, usage, report, staged, workspace, _lease: run.into() })
         }
         Reply::Refused { layer, why } => Err(RunError::Refused { layer, why }),
         Reply::NotRunnable { why } => Err(RunError::CommandNotRunnable { why }),

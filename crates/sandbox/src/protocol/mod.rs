@@ -85,6 +85,8 @@ pub(crate) enum Reply {
         outcome: Outcome,
         usage: Usage,
         report: SandboxReport,
+        /// Microseconds that the inputs took to get into the run's tree.
+        staged_us: u64,
     },
     Refused {
         layer: Layer,
@@ -104,6 +106,8 @@ pub(crate) enum Reply {
 pub(crate) enum Event {
     /// Init has made everything that does not depend on the request. With it comes the workspace directory.
     Prepared,
+    /// The inputs are in the run's tree.
+    Staged { micros: u64 },
     /// The payload has passed every layer and waits for leave to exec.
     Proven { findings: Vec<(Layer, Finding)>, fixed: Vec<Source> },
     /// The program could not be started.

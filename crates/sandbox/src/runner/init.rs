@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::exit;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -57,7 +58,10 @@ fn live(start: &mut Start<'_>) -> Result<(), Fault> {
     let frame = start.control.receive().map_err(told)?;
     let request: Request = frame.message().map_err(told)?;
     let descriptors = frame.descriptors;
+    let began = Instant::now();
     let (staged, extra) = stage(start, &place, &request, &descriptors)?;
+    let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    start.control.send(&Event::Staged { micros }, &[]).map_err(told)?;
     let child = match sys::process::fork().map_err(StepError::at("fork the payload"))? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => payload::run(payload::Start {

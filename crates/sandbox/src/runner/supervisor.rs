@@ -50,7 +50,7 @@ fn serve(ground: &Ground, caller: &Channel, zygote: Pid) -> Result<(), Fault> {
     sys::process::default_action(Signal::SIGCHLD).map_err(StepError::at("watch children"))?;
     set_child_subreaper(true).map_err(StepError::at("become the reaper"))?;
     let tree = Tree::plant(ground, Wants::all(), false)?;
-    let mut desk = Desk { ground, caller, orphaned, tree, oom: None, kills_before: None };
+    let mut desk = Desk { ground, caller, orphaned, tree, oom: None, kills_before: None, staged_us: 0 };
     let reply = desk.work();
     let answered = desk.answer(reply);
     desk.close();
@@ -81,6 +81,7 @@ struct Desk<'a> {
     oom: Option<OomEvents>,
     /// Kills for want of memory in the container, before the payload started.
     kills_before: Option<u64>,
+    staged_us: u64,
 }
 
 /// What woke the supervisor.
@@ -176,7 +177,7 @@ impl Desk<'_> {
     }
 
     /// Waits until the payload has shown its layers.
-    fn await_proofs(&self) -> Result<Result<Proven, Reply>, Fault> {
+    fn await_proofs(&mut self) -> Result<Result<Proven, Reply>, Fault> {
         let deadline = Instant::now() + SETUP_PATIENCE;
         let mut workspace = None;
         loop {
@@ -195,6 +196,7 @@ impl Desk<'_> {
             let mut frame = self.tree.control.receive().map_err(lost)?;
             match frame.message().map_err(lost)? {
                 Event::Prepared => workspace = frame.descriptors.pop(),
+                Event::Staged { micros } => self.staged_us = micros,
                 Event::Proven { findings, fixed } => return Ok(Ok(Proven { findings, fixed, workspace })),
                 Event::NotRunnable { why } => return Ok(Err(Reply::NotRunnable { why })),
                 Event::Broken(fault) => return Err(fault),
@@ -249,7 +251,7 @@ impl Desk<'_> {
                 Ok(Event::Ended { status, usage }) => break (self.outcome(status), usage),
                 Ok(Event::NotRunnable { why }) => return Ok(Reply::NotRunnable { why }.into()),
                 Ok(Event::Broken(fault)) => return Err(fault),
-                Ok(Event::Prepared | Event::Proven { .. }) => {}
+                Ok(Event::Prepared | Event::Staged { .. } | Event::Proven { .. }) => {}
                 // Init itself was killed, and everything with it: only the kernel does that, for want of memory.
                 Err(_) if self.ran_out() => {
                     break (Outcome::OutOfMemory, self.tree.fell(self.ground.proc.as_fd()));
@@ -258,7 +260,8 @@ impl Desk<'_> {
             }
         };
         let usage = self.usage(began, used);
-        Ok(Answer { reply: Reply::Finished { outcome, usage, report }, workspace })
+        let reply = Reply::Finished { outcome, usage, report, staged_us: self.staged_us };
+        Ok(Answer { reply, workspace })
     }
 
     /// How a payload that ended by itself ended.
