@@ -23,11 +23,22 @@ fn restricted() {
     common::pod::restricted();
 }
 
-/// What a tier's policy preset asks for: every layer, but not at any price.
+/// Every layer, but not at any price.
 fn preferred() -> SandboxPolicy {
     let mut policy = SandboxPolicy::default();
     policy.layers.values_mut().for_each(|level| *level = Requirement::Preferred);
     policy
+}
+
+/// The documented policy of a tier. These containers have no memory limit that the runner could see.
+fn preset(tier: Tier) -> SandboxPolicy {
+    let text = match tier {
+        Tier::T1 => include_str!("../../config/profiles/policy/t1.json"),
+        Tier::T2 => include_str!("../../config/profiles/policy/t2.json"),
+        Tier::T3 => include_str!("../../config/profiles/policy/t3.json"),
+    };
+    let policy: SandboxPolicy = serde_json::from_str(text).unwrap();
+    policy.with(Layer::Cgroup, Requirement::Preferred)
 }
 
 async fn ready(daemon: &Daemon) {
@@ -214,7 +225,7 @@ async fn attacked(tier: Tier) -> (Vec<(Layer, Status)>, String) {
     let _workload = pod.workload();
     ready(&daemon).await;
     let mut call = shell("hostile", HOSTILE);
-    call.request.policy = preferred();
+    call.request.policy = preset(tier);
     call.request.stdin = Some(requiem_model::BlobDigest::of(b"from stdin\n"));
     let source = InputSource::Blob { digest: program, executable: true };
     call.request.inputs = vec![Input { path: RelPath::parse("in/hostile").unwrap(), source }];

@@ -1,7 +1,5 @@
 //! The endpoint's identity while it is renewed, and who may speak to it.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 mod common;
 
 use common::{Client, Daemon, Pki, sealed, shell};
