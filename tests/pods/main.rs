@@ -4,3 +4,4 @@ mod bed;
 mod images;
 mod leaves_nothing;
 mod nodes;
+mod tiers;
