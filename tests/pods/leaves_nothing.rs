@@ -104,6 +104,8 @@ fn a_cluster_that_is_told_to_go_leaves_nothing() -> Result<(), Failure> {
     assert_eq!(of_the_host()?, before, "a running cluster has changed the host");
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     assert!(!mounts.contains(name.as_str()), "the host sees a mount of the cluster");
+    let status = String::from_utf8(xtask()?.args(["cluster", "status"]).output()?.stdout)?;
+    assert!(status.contains(&format!("{name}\trunning\t1 node\t")), "{status}");
     assert_eq!(cluster::nodes(&name)?.iter().map(Node::name).collect::<Vec<_>>(), ["node-1"]);
     assert!(xtask()?.args(["cluster", "down", name.as_str()]).status()?.success());
     assert_eq!(traces.left(), Vec::<String>::new());

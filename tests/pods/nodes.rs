@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod};
 use kube::api::LogParams;
 use requiem_tests::Failure;
 use requiem_xtask::images::payload;
@@ -122,4 +123,30 @@ async fn without_its_kubelet_a_node_starts_nothing_and_what_runs_goes_on() -> Re
     assert_eq!((phase(&waiting), survivor), ("Pending", ErrorKind::ConnectionRefused));
     bed.until("late", |pod| phase(pod) == "Succeeded").await?;
     bed.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_the_profile_says_so() -> Result<(), Failure> {
+    let bed = Bed::alone("profile", "baseline").await?;
+    let both = nodes()?;
+    let profile = both[0].var().join("lib/kubelet/seccomp/requiem/runner.json");
+    let aside = profile.with_extension("aside");
+    std::fs::rename(&profile, &aside)?;
+    let mut pod = best_tier("echo ran");
+    pod["nodeName"] = json!(both[0].name());
+    bed.start("asks", pod).await?;
+    let refused = bed.until("asks", |pod| waiting(pod).is_some_and(|state| state.message.is_some())).await;
+    std::fs::rename(&aside, &profile)?;
+    let refused = refused?;
+    let state = waiting(&refused).ok_or("it waits for nothing")?;
+    assert_eq!(state.reason.as_deref(), Some("CreateContainerError"), "{state:?}");
+    assert!(state.message.as_deref().unwrap_or_default().contains("requiem/runner.json"), "{state:?}");
+    // The kubelet tries again by itself.
+    bed.until("asks", |pod| phase(pod) == "Succeeded").await?;
+    bed.close().await
+}
+
+/// Why the first container of a pod does not start.
+fn waiting(pod: &Pod) -> Option<&ContainerStateWaiting> {
+    pod.status.as_ref()?.container_statuses.as_ref()?.first()?.state.as_ref()?.waiting.as_ref()
 }

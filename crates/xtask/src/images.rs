@@ -90,13 +90,15 @@ pub struct Built {
 pub fn run(options: &Options) -> Result<()> {
     let out = options.out.clone().map_or_else(|| Ok(cargo::target()?.join("images")), Ok)?;
     let profile = if options.trial { Profile::Trial } else { Profile::Image };
-    let built = build(profile, &out, &options.registry)?;
+    // Once, before anything is built: files that change meanwhile must not make two builds differ by their label.
+    let revision = revision(&paths::repository());
+    let built = build_labelled(profile, &out, &options.registry, revision.as_deref())?;
     for image in &built {
         let size = format!("{:.1} MiB", image.size as f64 / f64::from(1 << 20));
         print(&format!("{}\t{}\t{size}\t{}", image.name, image.digest, image.archive.display()));
     }
     if options.twice {
-        compare(&built, &again(profile, &options.registry)?)?;
+        compare(&built, &again(profile, &options.registry, revision.as_deref())?)?;
     }
     match &options.load {
         Some(cluster) => load(&built, &Name::parse(cluster)?),
@@ -109,11 +111,19 @@ pub fn run(options: &Options) -> Result<()> {
 /// # Errors
 /// A program does not build, or an image is too large.
 pub fn build(profile: Profile, out: &Path, registry: &str) -> Result<Vec<Built>> {
+    build_labelled(profile, out, registry, revision(&paths::repository()).as_deref())
+}
+
+fn build_labelled(
+    profile: Profile,
+    out: &Path,
+    registry: &str,
+    revision: Option<&str>,
+) -> Result<Vec<Built>> {
     let step = Step::begin("build the programs of the images, linked statically");
     let programs = cargo::build_static(&paths::repository(), &cargo::target()?, profile, &programs())?;
     step.done();
-    let repository = paths::repository();
-    pack(&repository, &programs, out, registry, revision(&repository).as_deref())
+    pack(&paths::repository(), &programs, out, registry, revision)
 }
 
 /// The programs of all images.
@@ -234,11 +244,10 @@ fn copy_source(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The same images from a copy of the source, elsewhere, with nothing built before.
-fn again(profile: Profile, registry: &str) -> Result<Vec<Built>> {
+fn again(profile: Profile, registry: &str, revision: Option<&str>) -> Result<Vec<Built>> {
     let scratch = crate::scratch::Scratch::new("images-again")?;
     let (copy, programs) = build_elsewhere(scratch.path(), profile, &programs())?;
-    let revision = revision(&paths::repository());
-    pack(&copy, &programs, &scratch.path().join("images"), registry, revision.as_deref())
+    pack(&copy, &programs, &scratch.path().join("images"), registry, revision)
 }
 
 fn compare(first: &[Built], second: &[Built]) -> Result<()> {

@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use super::Shape;
 use super::layout::Layout;
-use super::running::{self, ControlPlane};
+use super::running::ControlPlane;
 use super::start::{Pki, answers, bring_up, kubeconfig};
 use crate::pki::{Certified, write_private};
 use crate::process::listens;
@@ -127,7 +127,7 @@ pub(super) fn open_site(tools: &NodeTools, plane: &mut ControlPlane, nodes: u8) 
 /// # Errors
 /// One does not come up.
 pub(super) fn start_controllers(plane: &mut ControlPlane, setup: &Setup<'_>) -> Result<()> {
-    let Setup { tools, kubectl, pki, site, .. } = setup;
+    let Setup { tools, pki, site, .. } = setup;
     let mut step = Step::begin("start kube-controller-manager and kube-scheduler");
     let layout = plane.layout().clone();
     for (program, port) in [("kube-controller-manager", 10257), ("kube-scheduler", 10259)] {
@@ -146,12 +146,24 @@ pub(super) fn start_controllers(plane: &mut ControlPlane, setup: &Setup<'_>) -> 
         }
         bring_up(plane, program, command, &mut step, |id| Ok(listens(id, port)))?;
     }
-    // Without it no pod is admitted.
+    step.done();
+    Ok(())
+}
+
+/// Waits until pods are admitted: until the controllers have made the service account that every pod has.
+///
+/// # Errors
+/// They do not; the end of their log is quoted.
+pub(super) fn wait_for_admission(plane: &ControlPlane, setup: &Setup<'_>) -> Result<()> {
+    let mut step = Step::begin("wait for the controllers to make the default service account");
+    let layout = plane.layout();
     let account = "/api/v1/namespaces/default/serviceaccounts/default";
-    let (controllers, log) = (layout.pid("kube-controller-manager"), layout.log("kube-controller-manager"));
-    process::wait_until("the default service account", &log, &mut step, || {
-        Ok(running::noted(&controllers).is_none() || answers(kubectl, &layout, account)?)
-    })?;
+    process::wait_until(
+        "the default service account",
+        &layout.log("kube-controller-manager"),
+        &mut step,
+        || answers(setup.kubectl, layout, account),
+    )?;
     step.done();
     Ok(())
 }

@@ -72,7 +72,9 @@ fn start_once(tools: &Tools, layout: &Layout, shape: Shape) -> Result<ControlPla
         let setup =
             node::Setup { tools: tools_of_node, kubectl: &tools.plane.kubectl, pki: &pki, site, shape };
         node::start_controllers(&mut plane, &setup)?;
+        // Nodes need nothing of the controllers, which take some seconds to get going.
         (1..=shape.nodes).try_for_each(|number| node::start_node(&mut plane, &setup, number))?;
+        node::wait_for_admission(&plane, &setup)?;
     }
     Ok(plane)
 }
