@@ -87,7 +87,10 @@ async fn run() -> Result<Report, Failure> {
     let unpublished = sequential(&server, &mut terminal, "Never").await?;
     let paced = paced(&server, &mut terminal).await?;
     let template = template(&server, "sequential-always-0").await?;
+    stack.operator.stop()?;
     let status_patch = bare_round_trips(&server, &template).await?;
+    stack.operator.start()?;
+    terminal.drain();
 
     let (mut ours, mut bare, mut writes) = (Vec::new(), Vec::new(), Vec::new());
     let mut usage = Vec::new();
@@ -323,27 +326,20 @@ async fn bare_execution(server: &Server, template: &Template, name: &str) -> Res
     Ok(())
 }
 
-/// One create and one status patch after the other: what the API server alone takes for them.
+/// One create and one status patch after the other, while no operator runs: what the API server alone takes for them.
 async fn bare_round_trips(server: &Server, template: &Template) -> Result<Samples, Failure> {
     let mut samples = Samples::default();
-    let names: Vec<String> = (0..SEQUENTIAL).map(|index| format!("bare-{index}")).collect();
-    for name in &names {
-        // The operator runs and answers a suspended object with a status of its own: the peer is slower for it.
+    let status = Patch::Merge(json!({"status": template.status}));
+    for index in 0..SEQUENTIAL {
+        let name = format!("bare-{index}");
+        let object = execution(&name, "Never")?;
         let begin = Instant::now();
-        bare_suspended(server, template, name).await?;
+        server.executions.create(&PostParams::default(), &object).await?;
+        server.executions.patch_status(&name, &PatchParams::default(), &status).await?;
         samples.push(begin.elapsed());
     }
+    clear(server).await?;
     Ok(samples)
-}
-
-async fn bare_suspended(server: &Server, template: &Template, name: &str) -> Result<(), Failure> {
-    let mut object = execution(name, "Never")?;
-    object.data["spec"]["suspend"] = json!(true);
-    object.data["spec"]["executor"] = json!({"poolRef": {"name": "nobody"}});
-    server.executions.create(&PostParams::default(), &object).await?;
-    let status = Patch::Merge(json!({"status": template.status}));
-    server.executions.patch_status(name, &PatchParams::default(), &status).await?;
-    Ok(())
 }
 
 async fn bare_pipeline(server: &Server, template: &Template, round: usize) -> Result<f64, Failure> {
@@ -355,10 +351,15 @@ async fn bare_pipeline(server: &Server, template: &Template, round: usize) -> Re
         .try_for_each(|()| async { Ok(()) })
         .await?;
     let rate = SUSTAINED as f64 / begin.elapsed().as_secs_f64();
-    // Gone before the operator comes back, so that it does not look at them.
+    clear(server).await?;
+    Ok(rate)
+}
+
+/// Nothing is left before the operator comes back, so that it does not look at it.
+async fn clear(server: &Server) -> Result<(), Failure> {
     server.executions.delete_collection(&DeleteParams::default(), &Default::default()).await?;
     server.bundles.delete_collection(&DeleteParams::default(), &Default::default()).await?;
-    Ok(rate)
+    Ok(())
 }
 
 /// Writes that the API server has served for our kinds, and Events, by anybody.

@@ -121,16 +121,8 @@ async fn conclude(
 ) -> Result<Verdict, ReconcileError> {
     // Asked first: as soon as the status is terminal, the watch reports the object as gone.
     let seen = context.tracker.with(&plan.uid, |live| live.seen);
-    let verdict_of_bundle = settled.bundle.clone().map(|bundle| proof_bundle::conclude(context, bundle));
-    let status = report::end(context, object, &settled);
-    let (written, ()) = futures::future::join(status, async {
-        if let Some(verdict) = verdict_of_bundle {
-            verdict.await;
-        }
-    })
-    .await;
-    let written = written?;
-    let end = settled.end;
+    let written = report::end(context, object, &settled).await?;
+    let Settled { end, bundle } = settled;
     context.tracker.with(&plan.uid, |live| live.place = tracker::Place::Finished);
     if written == Written::Yes {
         let took = seen.map(|seen| seen.elapsed()).unwrap_or_default();
@@ -142,6 +134,10 @@ async fn conclude(
             context.clone(),
             Orphan { endpoint, uid: plan.uid.clone(), attempt: end.attempts },
         ));
+    }
+    // After the status, which somebody waits for: two writes at once make each other slower.
+    if let Some(bundle) = bundle {
+        proof_bundle::conclude(context, bundle).await;
     }
     Ok(Verdict::Done)
 }
