@@ -46,14 +46,7 @@ pub fn is_runner() -> bool {
 
 /// The body of this program as the runner. Must be called first thing in `main`.
 pub fn run_as_runner() -> ExitCode {
-    requiem_sandbox::runner_command(std::env::args_os().skip(1)).unwrap_or_else(|error| {
-        // There may be no executor to tell; the container's log is what is left.
-        #[expect(clippy::print_stderr, reason = "the one line of a program that does not start")]
-        {
-            eprintln!("{RUNNER}: {error}");
-        }
-        ExitCode::from(2)
-    })
+    requiem_sandbox::runner_command(std::env::args_os().skip(1))
 }
 
 /// Copies the runner that lies beside this program, else this program, to `target`. It appears there whole and executable, or not at all; an

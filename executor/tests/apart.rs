@@ -42,9 +42,13 @@ fn preset(tier: Tier) -> SandboxPolicy {
 }
 
 async fn ready(daemon: &Daemon) {
-    while daemon.admin("/readyz").await.0 != StatusCode::OK {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let asking = async {
+        while daemon.admin("/readyz").await.0 != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let asked = tokio::time::timeout(Duration::from_secs(60), asking).await;
+    assert!(asked.is_ok(), "the executor does not become ready");
 }
 
 async fn capabilities(daemon: &Daemon) -> Capabilities {

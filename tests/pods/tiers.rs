@@ -2,8 +2,7 @@
 //! enforce is what the documentation says.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, PostParams};
@@ -11,9 +10,10 @@ use rcgen::{CertificateParams, KeyPair};
 use requiem_model::Layer;
 use requiem_tests::Failure;
 use requiem_xtask::images::{REGISTRY, payload, reference};
+use requiem_xtask::stack::http_get;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, PATIENCE};
+use crate::bed::Bed;
 
 /// Layers that a tier does not enforce, with their status.
 type Short = &'static [(Layer, &'static str)];
@@ -111,11 +111,7 @@ fn is_ready(pod: &Pod) -> bool {
 
 /// The status of each layer in the probe run, as the executor's figures have it.
 fn layers(address: &str) -> Result<BTreeMap<String, String>, Failure> {
-    let mut stream = TcpStream::connect((address, 9180))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: executor\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
+    let text = http_get((address.parse::<IpAddr>()?, 9180).into(), "/metrics")?;
     let quoted = |line: &str, label: &str| {
         Some(line.split_once(&format!("{label}=\""))?.1.split_once('"')?.0.to_owned())
     };

@@ -242,25 +242,27 @@ pub fn wait_ready(
     step: &mut Step,
     there: impl Fn() -> Result<bool>,
 ) -> Result<()> {
-    let start = Instant::now();
-    while !there()? {
-        if let Some(status) = child.ended()? {
-            return Err(not_ready(log, format!("{program} ended ({status}) before it was ready")));
+    wait_until(program, log, step, || {
+        if there()? {
+            return Ok(true);
         }
-        if start.elapsed() > READY_LIMIT {
-            return Err(not_ready(log, format!("{program} was not ready after {} s", READY_LIMIT.as_secs())));
+        match child.ended()? {
+            Some(status) => Err(not_ready(log, format!("{program} ended ({status}) before it was ready"))),
+            None => Ok(false),
         }
-        step.at(&format!("waiting for {program}"));
-        std::thread::sleep(READY_PAUSE);
-    }
-    Ok(())
+    })
 }
 
 /// As [`wait_ready`], for something that no program of ours stands for alone; `log` is where to look if it does not come.
 ///
 /// # Errors
 /// [`Error::NotReady`] with the end of the log.
-pub fn wait_until(what: &str, log: &Path, step: &mut Step, there: impl Fn() -> Result<bool>) -> Result<()> {
+pub fn wait_until(
+    what: &str,
+    log: &Path,
+    step: &mut Step,
+    mut there: impl FnMut() -> Result<bool>,
+) -> Result<()> {
     let start = Instant::now();
     while !there()? {
         if start.elapsed() > READY_LIMIT {

@@ -183,6 +183,19 @@ fn path(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// The whole answer, head included, to a GET of `path` without TLS, as admin addresses speak.
+///
+/// # Errors
+/// Nobody answers within seconds, or not with text.
+pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// An address of loopback that nobody uses now. Another program may take it before we do; then the service says so.
 fn free_address() -> Result<SocketAddr> {
     let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
@@ -261,7 +274,8 @@ impl Service {
     /// # Errors
     /// It does not answer, or not with 200.
     pub fn get(&self, path: &str) -> Result<String> {
-        let text = self.request(path).map_err(Error::io(format!("ask the {} for {path}", self.name)))?;
+        let text =
+            http_get(self.admin, path).map_err(Error::io(format!("ask the {} for {path}", self.name)))?;
         match text.split_once("\r\n\r\n") {
             Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
             _ => Err(Error::check(
@@ -269,15 +283,6 @@ impl Service {
                 format!("See {}", self.log.display()),
             )),
         }
-    }
-
-    fn request(&self, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.admin, Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
     }
 
     fn open_log(&self) -> Result<File> {

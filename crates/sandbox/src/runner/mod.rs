@@ -14,8 +14,8 @@
 //! The zygote's caller is either its parent (`runner_main`) or listens at a socket (`runner_main_at`, `door.rs`);
 //! after the connection both are one code path.
 //!
-//! Nobody outlives its parent: the zygote ends when its caller hangs up (or takes the next one), a supervisor when either is gone, init
-//! when its supervisor is, and with init the kernel ends the whole tree.
+//! Nobody outlives its parent: the zygote ends when its caller hangs up (or takes the next one), a supervisor when
+//! either is gone, init when its supervisor is, and with init the kernel ends the whole tree.
 
 mod door;
 mod ground;
@@ -94,22 +94,27 @@ pub fn runner_main() -> ExitCode {
 }
 
 /// The body of the program `requiem-runner`, whose arguments are `arguments`: without any it serves its standard input,
-/// with `--socket PATH` the caller that listens there.
+/// with `--socket PATH` the caller that listens there. Other arguments, and a runner that cannot start (see
+/// [`runner_main_at`]), end with 2 and one line.
 ///
 /// Must be called first thing in `main`, before any thread exists.
-///
-/// # Errors
-/// Other arguments; for the rest see [`runner_main_at`].
-pub fn runner_command(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, SandboxError> {
+pub fn runner_command(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    match &arguments[..] {
-        [] => Ok(runner_main()),
-        [flag, socket] if flag == "--socket" => runner_main_at(Path::new(socket)).map(|()| ExitCode::SUCCESS),
+    let ended = match &arguments[..] {
+        [] => return runner_main(),
+        [flag, socket] if flag == "--socket" => runner_main_at(Path::new(socket)),
         _ => Err(SandboxError {
             hint: Some("usage: requiem-runner [--socket PATH]"),
             ..SandboxError::at("understand the arguments", Errno::EINVAL)
         }),
+    };
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    // There may be no executor to tell; the container's log is what is left.
+    #[expect(clippy::print_stderr, reason = "the one line of a program that does not start")]
+    {
+        eprintln!("requiem-runner: {error}");
     }
+    ExitCode::from(2)
 }
 
 /// The body of a runner in a container of its own: connects to the caller that listens at `socket`, serves it, and

@@ -304,7 +304,8 @@ fn prove(start: &mut Start<'_>, seen: &Observed, restricted: Option<Restricted>,
         findings.push((Layer::Procfs, procfs::prove()));
     }
     if start.has(Layer::Seccomp) {
-        let (closed, found) = (start.closed(), seccomp::prove(start.closed()));
+        let closed = start.closed();
+        let found = seccomp::prove(closed);
         if closed.inet && matches!(found, Finding::InForce { .. }) {
             start.journal.substitute(Layer::NetworkNamespace, without_sockets());
         }
