@@ -73,6 +73,24 @@ pub enum Reason {
     SomeExecutorsReady,
     /// Of a pool: it names no executor.
     NoEndpoints,
+    /// Of a pool: pods are being made, replaced or drained, as the spec wants it.
+    PodsChanging,
+    /// Of a pool: an image of its pods cannot be had.
+    ImageUnavailable,
+    /// Of a pool: the seccomp profile is not on the node.
+    ProfileMissing,
+    /// Of a pool: no node takes a pod.
+    Unschedulable,
+    /// Of a pool: a quota of the namespace does not allow its pods.
+    QuotaExceeded,
+    /// Of a pool: the API server refuses its pods, or the operator has no right to handle them.
+    PodRefused,
+    /// Of a pool: its pods start and end again.
+    ExecutorCrashing,
+    /// Of a pool: the executor's container ran out of memory.
+    ExecutorOutOfMemory,
+    /// Of a pool: its executors have no certificates.
+    CertificateUnavailable,
     /// Of a ProofBundle: every root was recomputed and agrees. Nobody signed it, nobody re-ran it.
     IntegrityOnly,
 }
@@ -171,7 +189,7 @@ impl From<bool> for ConditionStatus {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 24] = [
         Self::Queued,
         Self::Running,
         Self::Retrying,
@@ -186,6 +204,15 @@ impl Reason {
         Self::ExecutorsReady,
         Self::SomeExecutorsReady,
         Self::NoEndpoints,
+        Self::PodsChanging,
+        Self::ImageUnavailable,
+        Self::ProfileMissing,
+        Self::Unschedulable,
+        Self::QuotaExceeded,
+        Self::PodRefused,
+        Self::ExecutorCrashing,
+        Self::ExecutorOutOfMemory,
+        Self::CertificateUnavailable,
         Self::IntegrityOnly,
     ];
 
@@ -206,6 +233,15 @@ impl Reason {
             Self::ExecutorsReady => "ExecutorsReady",
             Self::SomeExecutorsReady => "SomeExecutorsReady",
             Self::NoEndpoints => "NoEndpoints",
+            Self::PodsChanging => "PodsChanging",
+            Self::ImageUnavailable => "ImageUnavailable",
+            Self::ProfileMissing => "ProfileMissing",
+            Self::Unschedulable => "Unschedulable",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::PodRefused => "PodRefused",
+            Self::ExecutorCrashing => "ExecutorCrashing",
+            Self::ExecutorOutOfMemory => "ExecutorOutOfMemory",
+            Self::CertificateUnavailable => "CertificateUnavailable",
             Self::IntegrityOnly => "IntegrityOnly",
         }
     }

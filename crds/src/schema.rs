@@ -81,6 +81,50 @@ pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A reference to a container image.
+pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^[^\s]+$" })
+}
+
+/// A path below the kubelet's seccomp folder.
+pub(crate) fn profile(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 255,
+        "pattern": r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$",
+    })
+}
+
+/// An absolute path on a node.
+pub(crate) fn host_folder(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 2, "maxLength": 1024, "pattern": r"^/[^\s]+$" })
+}
+
+/// Labels of a node.
+pub(crate) fn node_labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": { "description": "Value of the label.", "type": "string", "maxLength": 63 },
+    })
+}
+
+/// Quantities by the name of a resource, in the grammar of Kubernetes.
+pub(crate) fn resource_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {
+            "description": "A quantity: 500m, 2, 512Mi.",
+            "x-kubernetes-int-or-string": true,
+            "minimum": 0,
+            "maxLength": 32,
+            "pattern": r"^[0-9]{1,16}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+        },
+    })
+}
+
 /// The requirement level of each layer: a map in Rust, an object with one documented field per layer here,
 /// so that `kubectl explain` lists them and a misspelt one is an unknown field.
 pub(crate) fn layers(_: &mut SchemaGenerator) -> Schema {

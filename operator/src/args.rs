@@ -23,15 +23,21 @@ pub struct Args {
     /// Only this namespace; all of them if absent.
     #[arg(long, env = "REQUIEM_NAMESPACE")]
     pub namespace: Option<String>,
-    /// Client certificate shown to executors, PEM.
-    #[arg(long, env = "REQUIEM_TLS_CERT")]
-    pub tls_cert: PathBuf,
+    /// Client certificate shown to executors at fixed addresses, PEM.
+    #[arg(long, env = "REQUIEM_TLS_CERT", requires_all = ["tls_key", "executor_ca"])]
+    pub tls_cert: Option<PathBuf>,
     /// Private key of the client certificate, PEM.
-    #[arg(long, env = "REQUIEM_TLS_KEY")]
-    pub tls_key: PathBuf,
-    /// Authority that signs executors' certificates, PEM.
-    #[arg(long, env = "REQUIEM_EXECUTOR_CA")]
-    pub executor_ca: PathBuf,
+    #[arg(long, env = "REQUIEM_TLS_KEY", requires_all = ["tls_cert", "executor_ca"])]
+    pub tls_key: Option<PathBuf>,
+    /// Authority that signs certificates of executors at fixed addresses, PEM.
+    #[arg(long, env = "REQUIEM_EXECUTOR_CA", requires_all = ["tls_cert", "tls_key"])]
+    pub executor_ca: Option<PathBuf>,
+    /// Namespace that the operator runs in and keeps its authority in: executors in pods get their certificates from it.
+    #[arg(long, env = "REQUIEM_OPERATOR_NAMESPACE")]
+    pub own_namespace: Option<String>,
+    /// Image of executors in pods whose pool names none.
+    #[arg(long, env = "REQUIEM_EXECUTOR_IMAGE")]
+    pub executor_image: Option<String>,
     /// Address of /healthz, /readyz and /metrics (plain HTTP).
     #[arg(long, env = "REQUIEM_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     pub admin_listen: SocketAddr,
@@ -44,13 +50,10 @@ pub struct Args {
 }
 
 impl Args {
-    /// The files of the operator's identity.
-    pub fn tls_files(&self) -> TlsFiles {
-        TlsFiles {
-            cert: self.tls_cert.clone(),
-            key: self.tls_key.clone(),
-            executor_ca: self.executor_ca.clone(),
-        }
+    /// The files of the operator's identity before executors at fixed addresses, if it has one.
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        let (cert, key) = (self.tls_cert.clone()?, self.tls_key.clone()?);
+        Some(TlsFiles { cert, key, executor_ca: self.executor_ca.clone()? })
     }
 }
 

@@ -7,9 +7,13 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use requiem_crds::{Execution, ExecutorPool};
 
+use crate::certificates::Certificates;
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
 use crate::execution::tracker::Tracker;
+use crate::executor_pool::memory::Memory;
+use crate::executor_pool::observe::Pods;
+use crate::fleet::Fleet;
 use crate::gates::Gates;
 use crate::health::Health;
 use crate::kubeapi::Writer;
@@ -26,6 +30,16 @@ pub struct Context {
     pub executions: Store<Guarded<Execution>>,
     /// Cache of pools.
     pub pools: Store<Guarded<ExecutorPool>>,
+    /// Executor pods.
+    pub pods: Pods,
+    /// Executors of every pool.
+    pub fleet: Fleet,
+    /// What pools remember of refusals and deaths of pods.
+    pub memory: Memory,
+    /// Certificates of executors in pods.
+    pub certificates: Certificates,
+    /// Image of executors whose pool names none.
+    pub executor_image: Option<String>,
     /// Executions to look at.
     pub execution_queue: Queue,
     /// Pools to look at.
@@ -108,6 +122,8 @@ pub mod kinds {
     pub const EXECUTION: &str = "Execution";
     /// ExecutorPool.
     pub const POOL: &str = "ExecutorPool";
+    /// Pod.
+    pub const POD: &str = "Pod";
     /// ProofBundle.
     pub const BUNDLE: &str = "ProofBundle";
 }

@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn endpoint() -> Endpoint {
-        Endpoint { name: "a".into(), url: "https://a:1".into(), server_name: None }
+        Endpoint { name: "a".into(), url: "https://a:1".into(), ..Endpoint::default() }
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,8 @@ pub struct Outage {
     pub lasted: Duration,
     /// The latest error.
     pub why: String,
+    /// It is there and answers about what it has, but drains and takes nothing new.
+    pub draining: bool,
 }
 
 /// What is known about endpoints. Clones share it.
@@ -54,6 +56,7 @@ struct State {
 struct Down {
     since: Instant,
     why: String,
+    draining: bool,
 }
 
 impl Health {
@@ -73,19 +76,29 @@ impl Health {
         self.changed();
     }
 
-    /// A call to `endpoint` found nobody: it is probed from now on until it is back.
+    /// A call to `endpoint` found nobody, or one that drains: it is probed from now on until it is back.
     pub fn failed(&self, endpoint: &Endpoint, error: &DispatchError) {
+        self.is_down(endpoint, error.to_string(), error.is_draining());
+    }
+
+    fn is_down(&self, endpoint: &Endpoint, why: String, draining: bool) {
         let mut state = self.lock();
         if let Some(down) = state.down.get_mut(endpoint) {
-            down.why = error.to_string();
+            let turned = down.draining != draining;
+            let since = if turned { Instant::now() } else { down.since };
+            *down = Down { since, why, draining };
+            drop(state);
+            if turned {
+                self.changed();
+            }
             return;
         }
         if !state.in_use.contains(endpoint) {
             return;
         }
-        state.down.insert(endpoint.clone(), Down { since: Instant::now(), why: error.to_string() });
+        tracing::warn!(%endpoint, why, "executor is away");
+        state.down.insert(endpoint.clone(), Down { since: Instant::now(), why, draining });
         drop(state);
-        tracing::warn!(%endpoint, %error, "executor is away");
         self.changed();
         tokio::spawn(probe(self.clone(), endpoint.clone()));
     }
@@ -94,13 +107,18 @@ impl Health {
     pub fn outage(&self, endpoint: &Endpoint) -> Option<Outage> {
         let state = self.lock();
         let down = state.down.get(endpoint)?;
-        Some(Outage { endpoint: endpoint.clone(), lasted: down.since.elapsed(), why: down.why.clone() })
+        Some(Outage {
+            endpoint: endpoint.clone(),
+            lasted: down.since.elapsed(),
+            why: down.why.clone(),
+            draining: down.draining,
+        })
     }
 
-    /// Waits until `endpoint` is not known to be down.
+    /// Waits until `endpoint` is not known to be away.
     pub async fn until_up(&self, endpoint: &Endpoint) {
         let mut changes = self.inner.changes.subscribe();
-        while self.outage(endpoint).is_some() {
+        while self.outage(endpoint).is_some_and(|outage| !outage.draining) {
             if changes.changed().await.is_err() {
                 return;
             }
@@ -132,6 +150,9 @@ async fn probe(health: Health, endpoint: Endpoint) {
         pause = (pause * 2).min(SLOWEST_PROBE);
         match health.inner.dispatcher.capabilities(&endpoint).await {
             Err(error) if error.is_absence() => health.failed(&endpoint, &error),
+            Ok(capabilities) if capabilities.draining => {
+                health.is_down(&endpoint, format!("executor {endpoint} is draining"), true);
+            }
             // It answers, if only to refuse: whoever waits asks for himself.
             Ok(_) | Err(_) => health.is_up(&endpoint),
         }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -144,6 +144,29 @@ impl Writer {
         let key = Key::of(object);
         let api = self.api::<K>(&key);
         self.counted(Act::on::<K>("create", &key), api.create(&params, object)).await
+    }
+
+    /// Applies `object` server-side in the name of `manager`; with `force`, also over fields of somebody else.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; `Fenced` where somebody else has a field and it is not forced.
+    pub async fn apply<K: Kind>(&self, object: &K, manager: &str, force: bool) -> Result<K, ApiError> {
+        let params = PatchParams { force, ..PatchParams::apply(manager) };
+        let key = Key::of(object);
+        let api = self.api::<K>(&key);
+        let apply = Patch::Apply(object);
+        self.counted(Act::on::<K>("apply", &key), api.patch(&key.name, &params, &apply)).await
+    }
+
+    /// Has the object deleted with the grace that it names itself, if it is still the one with this UID.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; `Gone` or `Fenced` when it is not there any more.
+    pub async fn delete<K: Kind>(&self, key: &Key, uid: &str) -> Result<(), ApiError> {
+        let same = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let params = DeleteParams::background().preconditions(same);
+        let api = self.api::<K>(key);
+        self.counted(Act::on::<K>("delete", key), api.delete(&key.name, &params)).await.map(drop)
     }
 
     /// Reads the object as it is now, past every cache.

@@ -13,18 +13,21 @@
 //! | what reconcilers share | [`context`] |
 //! | events to caches and queues | [`watching`], [`queue`], [`backoff`] |
 //! | the three kinds | [`execution`], [`proof_bundle`], [`executor_pool`] |
-//! | executors: calls, outages, full queues | [`dispatch`], [`health`], [`gates`] |
+//! | executors: who counts, calls, outages, full queues | [`fleet`], [`dispatch`], [`health`], [`gates`] |
+//! | certificates of executors in pods | [`certificates`] |
 //! | the API server: writes, events | [`kubeapi`], [`events`] |
 //! | figures, health, readiness | [`metrics`], [`admin`] |
 
 pub mod admin;
 pub mod args;
 pub mod backoff;
+pub mod certificates;
 pub mod context;
 pub mod dispatch;
 pub mod events;
 pub mod execution;
 pub mod executor_pool;
+pub mod fleet;
 pub mod gates;
 pub mod health;
 pub mod kubeapi;

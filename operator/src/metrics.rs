@@ -26,6 +26,9 @@ pub struct Metrics {
     events: IntCounterVec,
     queue_depth: IntGaugeVec,
     live: IntGaugeVec,
+    pods: IntCounterVec,
+    certificates: IntGaugeVec,
+    slots: IntGaugeVec,
 }
 
 impl Metrics {
@@ -87,6 +90,19 @@ impl Metrics {
             events: counter(&registry, "events_total", "Events by fate.", &["result"])?,
             queue_depth: gauge(&registry, "queue_depth", "Objects that wait for a worker.", &["kind"])?,
             live: gauge(&registry, "live_objects", "Objects in the cache.", &["kind"])?,
+            pods: counter(
+                &registry,
+                "pods_total",
+                "Executor pods made, ended and refused, by reason.",
+                &["action", "reason"],
+            )?,
+            certificates: gauge(
+                &registry,
+                "certificate_expiry_timestamp_seconds",
+                "Last second of the authority, of the operator's own certificate, and of the executors' first to end.",
+                &["of"],
+            )?,
+            slots: gauge(&registry, "executor_slots", "Slots of all executors that answered last.", &[])?,
             registry,
         })
     }
@@ -133,6 +149,21 @@ impl Metrics {
     pub fn backlog(&self, kind: &str, waiting: usize, live: usize) {
         self.queue_depth.with_label_values(&[kind]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
         self.live.with_label_values(&[kind]).set(i64::try_from(live).unwrap_or(i64::MAX));
+    }
+
+    /// An executor pod was created, deleted or refused.
+    pub fn pod(&self, action: &str, reason: &str) {
+        self.pods.with_label_values(&[action, reason]).inc();
+    }
+
+    /// The end of a certificate: `authority`, `operator` or `executor`.
+    pub fn certificate(&self, of: &str, not_after: i64) {
+        self.certificates.with_label_values(&[of]).set(not_after);
+    }
+
+    /// Slots of all executors.
+    pub fn slots(&self, slots: u64) {
+        self.slots.with_label_values::<&str>(&[]).set(i64::try_from(slots).unwrap_or(i64::MAX));
     }
 
     /// Everything in the Prometheus text format.
@@ -201,9 +232,12 @@ mod tests {
         metrics.proof_verdict("Verified");
         metrics.event("published");
         metrics.backlog("Execution", 1, 2);
+        metrics.pod("created", "Missing");
+        metrics.certificate("authority", 1);
+        metrics.slots(4);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         let families = text.lines().filter(|line| line.starts_with("# TYPE requiem_operator_")).count();
-        assert_eq!(families, 11, "{text}");
+        assert_eq!(families, 14, "{text}");
         assert!(text.contains(
             "requiem_operator_api_writes_total{kind=\"Execution\",result=\"ok\",verb=\"patch\"} 1"
         ));

@@ -12,10 +12,14 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Readiness};
 use crate::args::Args;
+use crate::certificates::Certificates;
 use crate::context::{Context, OwnBundles, kinds};
 use crate::dispatch::{Dispatcher, Endpoint, TlsError, client_config};
 use crate::events::Events;
 use crate::execution::tracker::Tracker;
+use crate::executor_pool::memory::Memory;
+use crate::executor_pool::observe::Pods;
+use crate::fleet::Fleet;
 use crate::gates::Gates;
 use crate::health::Health;
 use crate::kubeapi::{FIELD_MANAGER, Writer};
@@ -85,7 +89,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
 /// # Errors
 /// See [`RunError`].
 pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<JoinSet<()>, RunError> {
-    let tls = client_config(&args.tls_files())?;
+    let files = args.tls_files().map(|files| client_config(&files)).transpose()?;
     let metrics = Metrics::new()?;
     let listener = admin::bind(args.admin_listen)
         .await
@@ -102,7 +106,8 @@ pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<JoinSet<(
     config.default_retry = false;
     let writes = Client::try_from(config)?;
     let mut parts = JoinSet::new();
-    let context = assemble(Dispatcher::new(tls, metrics.clone()), writes, metrics, &watching, &mut parts);
+    let dispatcher = Dispatcher::new(files, metrics.clone());
+    let context = assemble(args, dispatcher, writes, metrics, &watching, &mut parts);
     workers(&context, usize::from(args.concurrency), &stop, &mut parts);
     parts.spawn(sample(context.clone(), stop.clone()));
     parts.spawn(serve(listener, context.metrics.clone(), readiness, stop));
@@ -111,6 +116,7 @@ pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<JoinSet<(
 
 /// Caches, their watches, and what reconcilers share.
 fn assemble(
+    args: &Args,
     dispatcher: Dispatcher,
     writes: Client,
     metrics: Metrics,
@@ -119,16 +125,24 @@ fn assemble(
 ) -> Context {
     let (executions, execution_cache) = reflector::store();
     let (pools, pool_cache) = reflector::store();
+    let (pods, pod_cache) = reflector::store();
+    let writer = Writer::new(writes.clone(), metrics.clone());
+    let own = args.own_namespace.as_deref();
     let (health, back) = Health::new(dispatcher.clone());
     let execution_queue = Queue::default();
     let context = Context {
         executions,
         pools,
+        pods: Pods::new(pods),
+        fleet: Fleet::default(),
+        memory: Memory::default(),
+        certificates: Certificates::new(own, writer.clone(), dispatcher.clone(), metrics.clone()),
+        executor_image: args.executor_image.clone(),
         gates: Gates::new(execution_queue.clone()),
         execution_queue,
         pool_queue: Queue::default(),
         bundle_queue: Queue::default(),
-        writer: Writer::new(writes.clone(), metrics.clone()),
+        writer,
         dispatcher,
         health,
         tracker: Tracker::default(),
@@ -138,6 +152,9 @@ fn assemble(
     };
     parts.spawn(watching::executions(watching.clone(), context.clone(), execution_cache));
     parts.spawn(watching::pools(watching.clone(), context.clone(), pool_cache));
+    // It counts for no readiness: without the right to see pods everything else works.
+    let apart = Watching { readiness: Readiness::waiting_for(1), ..watching.clone() };
+    parts.spawn(watching::pods(apart, context.clone(), pod_cache));
     parts.spawn(watching::bundles(watching.clone(), context.clone()));
     parts.spawn(comebacks(context.clone(), back, watching.stop.clone()));
     context
@@ -192,6 +209,8 @@ async fn sample(context: Context, mut stop: watch::Receiver<bool>) {
         metrics.backlog(kinds::EXECUTION, context.execution_queue.depth(), context.executions.len());
         metrics.backlog(kinds::POOL, context.pool_queue.depth(), context.pools.len());
         metrics.backlog(kinds::BUNDLE, context.bundle_queue.depth(), 0);
+        metrics.backlog(kinds::POD, 0, context.pods.len());
+        metrics.slots(context.fleet.all_slots());
     }
 }
 

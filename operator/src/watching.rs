@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -15,7 +16,8 @@ use tokio::sync::watch;
 use crate::admin::Readiness;
 use crate::context::{Context, Guarded};
 use crate::execution;
-use crate::executor_pool;
+use crate::executor_pool::pod::POOL_LABEL;
+use crate::executor_pool::{self, observe};
 use crate::proof_bundle;
 use crate::queue::Key;
 
@@ -49,8 +51,25 @@ impl Watching {
     }
 
     /// Hands every event of `config` to `on`, until the stop. Errors are retried with backoff.
-    async fn follow<K>(&self, config: watcher::Config, mut on: impl FnMut(Event<K>))
+    async fn follow<K>(&self, config: watcher::Config, on: impl FnMut(Event<K>))
     where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + 'static,
+    {
+        self.follow_or(config, on, |_| ()).await;
+    }
+
+    /// As [`Self::follow`]; `failed` hears of errors, too.
+    async fn follow_or<K>(
+        &self,
+        config: watcher::Config,
+        mut on: impl FnMut(Event<K>),
+        mut failed: impl FnMut(&watcher::Error),
+    ) where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + Clone
             + DeserializeOwned
@@ -80,7 +99,10 @@ impl Watching {
                         self.readiness.filled();
                     }
                 }
-                Some(Err(error)) => tracing::warn!(%kind, %error, "watch is interrupted"),
+                Some(Err(error)) => {
+                    tracing::warn!(%kind, %error, "watch is interrupted");
+                    failed(&error);
+                }
                 None => return,
             }
         }
@@ -151,9 +173,47 @@ pub async fn pools(watching: Watching, context: Context, mut cache: Writer<Guard
 }
 
 fn pool_changed(context: &Context, pool: &Key) {
-    executor_pool::use_endpoints(context);
+    executor_pool::refresh(context);
     context.pool_queue.push(pool.clone());
     context.push_executions_of(pool);
+}
+
+/// Watches executor pods. An operator that may not see pods serves pools of fixed addresses all the same.
+pub async fn pods(watching: Watching, context: Context, mut cache: Writer<Pod>) {
+    let config = watcher::Config::default().labels(POOL_LABEL);
+    let on = |event: Event<Pod>| {
+        cache.apply_watcher_event(&event);
+        match event {
+            Event::Apply(pod) | Event::Delete(pod) => {
+                executor_pool::refresh(&context);
+                if let Some(pool) = observe::pool_of(&pod) {
+                    context.pool_queue.push(pool);
+                }
+            }
+            Event::InitDone => {
+                context.pods.filled();
+                executor_pool::pods_seen(&context);
+            }
+            Event::Init | Event::InitApply(_) => {}
+        }
+    };
+    let failed = |error: &watcher::Error| {
+        if context.pods.failed(is_forbidden(error), &error.to_string()) {
+            executor_pool::pods_seen(&context);
+        }
+    };
+    watching.follow_or(config, on, failed).await;
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code,
+        watcher::Error::WatchError(status) => status.code,
+        _ => 0,
+    };
+    code == 403
 }
 
 /// Watches ProofBundles without a verdict. There is no cache: see [`proof_bundle`].

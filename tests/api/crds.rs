@@ -13,7 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, GetParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{DynamicObject, Request};
+use kube::core::{ApiResource, DynamicObject, Request};
 use kube::runtime::wait::{await_condition, conditions::is_crd_established};
 use kube::{Client, Config, ResourceExt as _};
 use requiem_crds::{Execution, ExecutionSpec, ExecutionStatus, ExecutorPool, ProofBundle, definition};
@@ -444,6 +444,81 @@ async fn a_pool_speaks_https_only_and_may_change() {
 }
 
 #[tokio::test]
+async fn a_pool_of_pods_gets_its_defaults_and_excludes_addresses() {
+    let cluster = Cluster::start().await;
+    let pools: Api<ExecutorPool> = cluster.api();
+    let pool = |name: &str, spec: Value| {
+        serde_json::from_value::<DynamicObject>(json!({
+            "apiVersion": "requiem.dev/v1alpha1", "kind": "ExecutorPool", "metadata": { "name": name }, "spec": spec,
+        }))
+        .unwrap()
+    };
+    let raw: Api<DynamicObject> = Api::namespaced_with(
+        cluster.client.clone(),
+        &cluster.namespace,
+        &ApiResource::erase::<ExecutorPool>(&()),
+    );
+    let create = async |name: &str, spec: Value| {
+        raw.create(&PostParams::default(), &pool(name, spec)).await.map_err(text)
+    };
+    create("pods", json!({ "pods": { "workloadImage": "busybox" } })).await.unwrap();
+    let pods = pools.get("pods").await.unwrap().spec.pods.unwrap();
+    assert_eq!((pods.replicas, pods.slots, pods.drain_seconds), (1, 2, 25));
+    assert_eq!(pods.seccomp_profile, "requiem/runner.json");
+    let many =
+        (0..16).map(|n| (format!("example.com/{n}"), json!("1.5Gi"))).collect::<serde_json::Map<_, _>>();
+    let full = json!({
+        "workloadImage": "busybox", "replicas": 64, "tier": "T3", "image": "e", "imagePullPolicy": "Never",
+        "imagePullSecrets": [{ "name": "s" }], "store": { "persistentVolumeClaim": { "claimName": "c" } },
+        "resources": { "executor": { "limits": many, "requests": { "cpu": 1, "memory": "1Gi" } }, "workload": {} },
+        "nodeSelector": { "disk": "fast" }, "tolerations": [{ "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5 }],
+        "runtimeClassName": "r", "priorityClassName": "p", "drainSeconds": 0, "seccompProfile": "a/b.json",
+    });
+    create("full", json!({ "pods": full })).await.unwrap();
+    let image = || json!({ "workloadImage": "i" });
+    let with = |field: &str, value: Value| {
+        let mut pods = image();
+        pods[field] = value;
+        json!({ "pods": pods })
+    };
+    let both = json!({ "pods": image(), "endpoints": [{ "name": "a", "url": "https://h:1" }] });
+    let two_stores = json!({ "emptyDir": {}, "hostPath": { "path": "/srv" } });
+    for (name, spec, words) in [
+        ("both", both, "endpoints and pods exclude one another"),
+        ("with.dot", json!({ "pods": image() }), "at most 40 characters and no dot"),
+        ("a-name-of-a-pool-that-is-a-little-too-long", json!({ "pods": image() }), "at most 40 characters"),
+        ("none", json!({ "pods": {} }), "workloadImage"),
+        ("many", with("replicas", json!(65)), "replicas"),
+        ("tier", with("tier", json!("T0")), "tier"),
+        ("stores", with("store", two_stores), "at most one of emptyDir, hostPath and persistentVolumeClaim"),
+        ("climbs", with("seccompProfile", json!("../x.json")), "seccompProfile"),
+        ("amount", with("resources", json!({ "workload": { "limits": { "cpu": "-1" } } })), "cpu"),
+    ] {
+        let message = create(name, spec).await.expect_err(name);
+        assert!(message.contains(words), "{name}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_pool_of_pods_can_be_scaled() {
+    let cluster = Cluster::start().await;
+    let pools: Api<ExecutorPool> = cluster.api();
+    let pool = serde_json::from_value(json!({
+        "apiVersion": "requiem.dev/v1alpha1", "kind": "ExecutorPool", "metadata": { "name": "scaled" },
+        "spec": { "pods": { "workloadImage": "i" } },
+    }))
+    .unwrap();
+    pools.create(&PostParams::default(), &pool).await.unwrap();
+    let change = json!({ "spec": { "replicas": 3 } });
+    pools.patch_scale("scaled", &PatchParams::default(), &Patch::Merge(&change)).await.unwrap();
+    assert_eq!(pools.get("scaled").await.unwrap().spec.pods.unwrap().replicas, 3);
+    let status = json!({ "status": { "replicas": 2, "selector": "requiem.dev/pool=scaled" } });
+    pools.patch_status("scaled", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    let scale = pools.get_scale("scaled").await.unwrap().status.unwrap();
+    assert_eq!((scale.replicas, scale.selector.as_deref()), (2, Some("requiem.dev/pool=scaled")));
+}
+
+#[tokio::test]
 async fn the_operator_has_the_rights_it_needs_and_no_other() {
     let cluster = Cluster::start().await;
     for (_, document) in documents("config/rbac") {
@@ -459,6 +534,12 @@ async fn the_operator_has_the_rights_it_needs_and_no_other() {
         ("patch", requiem, "executorpools", "status"),
         ("create", requiem, "proofbundles", ""),
         ("create", "events.k8s.io", "events", ""),
+        ("watch", "", "pods", ""),
+        ("create", "", "pods", ""),
+        ("delete", "", "pods", ""),
+        // A leading = makes it a name.
+        ("create", "", "secrets", "=requiem-executor-tls"),
+        ("patch", "", "secrets", "=requiem-executor-tls"),
     ];
     let denied = [
         ("patch", requiem, "executions", ""),
@@ -470,8 +551,13 @@ async fn the_operator_has_the_rights_it_needs_and_no_other() {
         ("get", "", "secrets", ""),
         ("list", "", "secrets", ""),
         ("get", "", "configmaps", ""),
-        ("get", "", "pods", ""),
-        ("create", "", "pods", ""),
+        ("get", "", "secrets", "=requiem-executor-tls"),
+        ("create", "", "secrets", ""),
+        ("patch", "", "secrets", ""),
+        ("patch", "", "secrets", "=requiem-ca"),
+        ("patch", "", "pods", ""),
+        ("update", "", "pods", ""),
+        ("create", "", "pods", "exec"),
     ];
     for (rights, expected) in [(&allowed[..], true), (&denied[..], false)] {
         for right in rights {
@@ -619,7 +705,7 @@ impl Cluster {
                 let api: Api<ClusterRoleBinding> = Api::all(self.client.clone());
                 api.patch(&name, &params, &Patch::Apply(&document)).await.unwrap();
             }
-            Some("Namespace" | "ServiceAccount") => {
+            Some("Namespace" | "ServiceAccount" | "Role" | "RoleBinding") => {
                 let _well_formed: DynamicObject = serde_json::from_value(document).unwrap();
             }
             other => panic!("unexpected kind {other:?} in config/rbac"),
@@ -627,13 +713,15 @@ impl Cluster {
     }
 
     async fn operator_may(&self, right: (&str, &str, &str, &str)) -> bool {
-        let (verb, group, resource, subresource) = right;
+        let (verb, group, resource, part) = right;
+        let name = part.strip_prefix('=');
         let account = "system:serviceaccount:requiem-system:requiem-operator";
         let attributes = ResourceAttributes {
             verb: Some(verb.into()),
             group: Some(group.into()),
             resource: Some(resource.into()),
-            subresource: Some(subresource.into()),
+            subresource: name.is_none().then(|| part.into()),
+            name: name.map(str::to_owned),
             namespace: Some(self.namespace.clone()),
             ..ResourceAttributes::default()
         };

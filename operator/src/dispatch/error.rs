@@ -21,6 +21,15 @@ pub enum DispatchError {
         /// The deadline.
         after: Duration,
     },
+    /// The operator has no certificate that such an executor would accept.
+    #[error(
+        "executor {endpoint} cannot be called: the operator has no client certificate for it; start it with --tls-cert, \
+         --tls-key and --executor-ca for executors at fixed addresses, with --own-namespace for those in pods"
+    )]
+    NoIdentity {
+        /// The endpoint.
+        endpoint: String,
+    },
     /// The executor answered and refused.
     #[error("executor {endpoint} refused ({status} {refusal}): {message}; {hint}")]
     Refused {
@@ -76,6 +85,7 @@ impl DispatchError {
         match self {
             Self::Unreachable { .. } => "Unreachable",
             Self::Timeout { .. } => "Timeout",
+            Self::NoIdentity { .. } => "NoIdentity",
             Self::Refused { refusal, .. } => refusal.as_str(),
             Self::Malformed { .. } => "MalformedAnswer",
         }
@@ -88,8 +98,15 @@ impl DispatchError {
             self,
             Self::Unreachable { .. }
                 | Self::Timeout { .. }
+                | Self::NoIdentity { .. }
                 | Self::Refused { refusal: Refusal::ShuttingDown, .. }
         )
+    }
+
+    /// Whether the executor says that it drains: it starts nothing, has not started what it was asked to, and still
+    /// answers about what it has.
+    pub const fn is_draining(&self) -> bool {
+        matches!(self, Self::Refused { refusal: Refusal::ShuttingDown, .. })
     }
 
     /// When the executor wants to be asked again.

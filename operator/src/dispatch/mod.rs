@@ -31,7 +31,7 @@ use rustls_pki_types::ServerName;
 use serde::de::DeserializeOwned;
 
 pub use error::{DispatchError, Refusal, chain};
-pub use tls::{TlsError, TlsFiles, client_config};
+pub use tls::{TlsError, TlsFiles, client_config, issued_config};
 
 use crate::metrics::Metrics;
 
@@ -45,7 +45,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// One executor of a pool.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Endpoint {
     /// Its name within the pool.
     pub name: String,
@@ -53,15 +53,32 @@ pub struct Endpoint {
     pub url: String,
     /// Name that its certificate must bear; the host of the URL if absent.
     pub server_name: Option<String>,
+    /// Whose certificates count between it and us.
+    pub trust: Trust,
+}
+
+/// Whose certificates count between the operator and an executor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Trust {
+    /// Those of the files that the operator was given: executors at fixed addresses.
+    #[default]
+    Files,
+    /// Those that the operator issues itself: executors in pods.
+    Issued,
 }
 
 /// The client side of the protocol. Clones share connections.
 #[derive(Clone)]
 pub struct Dispatcher {
-    tls: ClientConfig,
-    /// Clients by the server name that they insist on: it is a property of the connector, not of a request.
-    clients: Arc<Mutex<HashMap<Option<String>, Connections>>>,
+    shared: Arc<Mutex<Shared>>,
     metrics: Metrics,
+}
+
+#[derive(Default)]
+struct Shared {
+    identities: HashMap<Trust, ClientConfig>,
+    /// Clients by the server name that they insist on: it is a property of the connector, not of a request.
+    clients: HashMap<(Trust, Option<String>), Connections>,
 }
 
 #[derive(Clone)]
@@ -84,9 +101,18 @@ impl std::fmt::Display for Endpoint {
 }
 
 impl Dispatcher {
-    /// A dispatcher that identifies itself as `tls` says.
-    pub fn new(tls: ClientConfig, metrics: Metrics) -> Self {
-        Self { tls, clients: Arc::default(), metrics }
+    /// A dispatcher that identifies itself to executors at fixed addresses as `files` says; without, it talks to none.
+    pub fn new(files: impl Into<Option<ClientConfig>>, metrics: Metrics) -> Self {
+        let identities = files.into().map(|config| (Trust::Files, config)).into_iter().collect();
+        let shared = Shared { identities, clients: HashMap::new() };
+        Self { shared: Arc::new(Mutex::new(shared)), metrics }
+    }
+
+    /// From now on identifies itself to executors of `trust` as `tls` says. Calls under way end as they began.
+    pub fn identify(&self, trust: Trust, tls: ClientConfig) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.identities.insert(trust, tls);
+        shared.clients.retain(|(of, _), _| *of != trust);
     }
 
     /// Starts the attempt or adopts it if it exists, and waits up to `wait` for its end.
@@ -201,20 +227,23 @@ impl Dispatcher {
 
 impl Dispatcher {
     fn client(&self, lane: Lane, endpoint: &Endpoint) -> Result<Http, DispatchError> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let connections = match clients.get(&endpoint.server_name) {
-            Some(connections) => connections,
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (endpoint.trust, endpoint.server_name.clone());
+        let connections = match shared.clients.get(&key) {
+            Some(connections) => connections.clone(),
             None => {
+                let tls = shared.identities.get(&endpoint.trust);
+                let tls = tls.ok_or_else(|| DispatchError::NoIdentity { endpoint: endpoint.to_string() })?;
                 let made = Connections {
-                    calls: client(self.tls.clone(), endpoint)?,
-                    waits: client(self.tls.clone(), endpoint)?,
+                    calls: client(tls.clone(), endpoint)?,
+                    waits: client(tls.clone(), endpoint)?,
                 };
-                clients.entry(endpoint.server_name.clone()).or_insert(made)
+                shared.clients.entry(key).or_insert(made).clone()
             }
         };
         Ok(match lane {
-            Lane::Calls => connections.calls.clone(),
-            Lane::Waits => connections.waits.clone(),
+            Lane::Calls => connections.calls,
+            Lane::Waits => connections.waits,
         })
     }
 }

@@ -8,19 +8,39 @@ use requiem_model::BlobDigest;
 
 use super::Endpoint;
 
-/// The endpoints in the order in which this UID prefers them.
-pub fn ranked<'a>(uid: &str, endpoints: &'a [Endpoint]) -> Vec<&'a Endpoint> {
-    let score = |endpoint: &Endpoint| BlobDigest::of(format!("{uid}\n{}", endpoint.name).as_bytes());
-    let mut order: Vec<&Endpoint> = endpoints.iter().collect();
-    order.sort_by_cached_key(|endpoint| std::cmp::Reverse(score(endpoint)));
+/// An executor of a pool, and what is believed about it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Whether it is given new attempts. One that is not may still have some.
+    pub takes: bool,
+    /// Whether it has a free slot, as far as this process knows.
+    pub free: bool,
+    /// Why it cannot be asked now, though it may have attempts.
+    pub absent: Option<String>,
+}
+
+/// The candidates in the order in which this UID prefers them.
+pub fn ranked<'a>(uid: &str, candidates: impl IntoIterator<Item = &'a Candidate>) -> Vec<&'a Candidate> {
+    let score = |one: &Candidate| BlobDigest::of(format!("{uid}\n{}", one.endpoint.name).as_bytes());
+    let mut order: Vec<&Candidate> = candidates.into_iter().collect();
+    order.sort_by_cached_key(|candidate| std::cmp::Reverse(score(candidate)));
     order
 }
 
-/// The endpoint on which attempt `n` (from 1) is started: the next one in the order after each attempt.
-pub fn choose<'a>(uid: &str, n: u32, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
-    let order = ranked(uid, endpoints);
-    let index = usize::try_from(n.saturating_sub(1)).ok()?.checked_rem(order.len())?;
-    order.get(index).copied()
+/// The endpoint on which attempt `n` (from 1) is started: the first with a free slot, else the first of all, in an order
+/// that begins one further after each attempt.
+pub fn choose<'a>(
+    uid: &str,
+    n: u32,
+    candidates: impl IntoIterator<Item = &'a Candidate>,
+) -> Option<&'a Endpoint> {
+    let mut order = ranked(uid, candidates);
+    let first = usize::try_from(n.saturating_sub(1)).ok()?.checked_rem(order.len())?;
+    order.rotate_left(first);
+    let free = order.iter().find(|candidate| candidate.free);
+    free.or(order.first()).map(|candidate| &candidate.endpoint)
 }
 
 #[cfg(test)]
@@ -29,13 +49,18 @@ mod tests {
 
     use super::*;
 
-    fn endpoints(names: &[&str]) -> Vec<Endpoint> {
-        let endpoint = |name: &&str| Endpoint {
-            name: (*name).to_owned(),
-            url: format!("https://{name}:8443"),
-            server_name: None,
+    fn endpoints(names: &[&str]) -> Vec<Candidate> {
+        let candidate = |name: &&str| Candidate {
+            endpoint: Endpoint {
+                name: (*name).to_owned(),
+                url: format!("https://{name}:8443"),
+                ..Endpoint::default()
+            },
+            takes: true,
+            free: true,
+            absent: None,
         };
-        names.iter().map(endpoint).collect()
+        names.iter().map(candidate).collect()
     }
 
     #[test]
@@ -78,5 +103,18 @@ mod tests {
     #[test]
     fn a_pool_without_endpoints_has_no_choice() {
         assert_eq!(choose("uid", 1, &[]), None);
+    }
+
+    #[test]
+    fn a_free_slot_comes_before_the_order_and_the_order_decides_among_equals() {
+        let mut pool = endpoints(&["a", "b", "c"]);
+        let name = |pool: &[Candidate], n| choose("uid", n, pool).unwrap().name.clone();
+        let order: Vec<String> =
+            ranked("uid", &pool).iter().map(|candidate| candidate.endpoint.name.clone()).collect();
+        assert_eq!([1, 2, 3].map(|n| name(&pool, n)), order[..]);
+        pool.iter_mut().for_each(|candidate| candidate.free = candidate.endpoint.name == order[2]);
+        assert_eq!([1, 2, 3].map(|n| name(&pool, n)), [&order[2]; 3].map(String::clone));
+        pool.iter_mut().for_each(|candidate| candidate.free = false);
+        assert_eq!([1, 2, 3].map(|n| name(&pool, n)), order[..]);
     }
 }

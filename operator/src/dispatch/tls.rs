@@ -39,6 +39,9 @@ pub enum TlsError {
         /// Its path.
         path: PathBuf,
     },
+    /// A certificate that this process made is not what it should be.
+    #[error("an issued certificate cannot be read back; this is a defect, please report it")]
+    Issued,
     /// Certificate and key do not fit together, or an authority is malformed.
     #[error("TLS configuration is refused: {0}")]
     Config(#[from] rustls::Error),
@@ -55,8 +58,27 @@ pub fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsError> {
         path: files.key.clone(),
         source,
     })?;
+    config(chain, key, certificates("executor CA", &files.executor_ca)?)
+}
+
+/// The same from texts in PEM, all of which this process made.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn issued_config(certificate: &str, key: &str, authority: &str) -> Result<ClientConfig, TlsError> {
+    let made = |_not_pem| TlsError::Issued;
+    let read = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).map_err(made);
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(made)?;
+    config(vec![read(certificate)?], key, vec![read(authority)?])
+}
+
+fn config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    authorities: Vec<CertificateDer<'static>>,
+) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
-    for authority in certificates("executor CA", &files.executor_ca)? {
+    for authority in authorities {
         roots.add(authority)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -133,6 +133,12 @@ async fn start(
             accepted(context, plan, &endpoint, state);
             Ok(Applied::Again)
         }
+        Err(error) if error.is_draining() => {
+            // It adopts what it has even then, so it does not have this one.
+            context.tracker.with(&plan.uid, |live| live.place = Place::Nowhere);
+            context.health.failed(&endpoint, &error);
+            Ok(Applied::Again)
+        }
         Err(error) if error.is_absence() => {
             context.health.failed(&endpoint, &error);
             Ok(Applied::Again)

@@ -18,7 +18,8 @@ use super::judge::judge;
 use super::tracker::{Known, Place};
 use super::validate::Plan;
 use crate::backoff;
-use crate::dispatch::{Endpoint, rendezvous};
+use crate::dispatch::Endpoint;
+use crate::dispatch::rendezvous::{self, Candidate};
 use crate::health::{GRACE, Outage};
 
 /// Attempts that may be lost with their executors before the Execution is given up. They do not count against
@@ -33,8 +34,20 @@ const SLOWEST_AFTER_LOSS: Duration = Duration::from_secs(10);
 pub enum Pool {
     /// There is none of that name.
     Missing,
-    /// These are its endpoints.
-    Endpoints(Vec<Endpoint>),
+    /// Its pods are not known, and so is not where an attempt may be.
+    Unwatched(String),
+    /// These are its executors.
+    Executors(Vec<Candidate>),
+}
+
+/// What the pool says about an endpoint that has, or may have, the attempt.
+enum Standing<'a> {
+    /// Nothing against it.
+    Here,
+    /// The same executor has another address now.
+    Moved(&'a Endpoint),
+    /// It is not in the pool any more: what it has does not count.
+    Gone,
 }
 
 /// Everything that was seen.
@@ -155,15 +168,19 @@ pub fn next(plan: &Plan, seen: &Observed) -> Step {
 
 /// Somebody earlier may have started the attempt on any endpoint of the pool.
 fn ask(plan: &Plan, seen: &Observed) -> Step {
-    let Pool::Endpoints(endpoints) = &seen.pool else { return begin(plan, seen) };
-    if endpoints.is_empty() {
+    let Pool::Executors(candidates) = &seen.pool else { return begin(plan, seen) };
+    if candidates.is_empty() {
         return begin(plan, seen);
     }
-    match seen.outages.iter().find(|outage| endpoints.contains(&outage.endpoint)) {
+    let silent = candidates.iter().find_map(|candidate| silence(seen, candidate));
+    match silent {
         // Nothing is started while it is suspended, so nothing is lost by not knowing.
         Some(_) if plan.suspend && !plan.cancel => suspended(seen),
-        Some(outage) => away(seen, outage),
-        None => Step::Ask { attempt: seen.known.attempt, endpoints: endpoints.clone() },
+        Some(outage) => away(seen, &outage),
+        None => {
+            let endpoints = candidates.iter().map(|candidate| candidate.endpoint.clone()).collect();
+            Step::Ask { attempt: seen.known.attempt, endpoints }
+        }
     }
 }
 
@@ -175,52 +192,95 @@ fn begin(plan: &Plan, seen: &Observed) -> Step {
     if plan.suspend {
         return suspended(seen);
     }
-    let attempt = seen.known.attempt;
-    let Pool::Endpoints(endpoints) = &seen.pool else {
-        let message = format!("ExecutorPool {} does not exist; create it, or name another pool", plan.pool);
-        return hold(seen, Reason::PoolNotFound, message);
+    let candidates = match &seen.pool {
+        Pool::Executors(candidates) => candidates,
+        Pool::Unwatched(why) => return hold(seen, Reason::NoExecutor, why.clone()),
+        Pool::Missing => {
+            let message =
+                format!("ExecutorPool {} does not exist; create it, or name another pool", plan.pool);
+            return hold(seen, Reason::PoolNotFound, message);
+        }
     };
-    let Some(endpoint) = rendezvous::choose(&plan.uid, attempt, endpoints) else {
-        let message = format!("ExecutorPool {} names no executor; add one to spec.endpoints", plan.pool);
-        return hold(seen, Reason::NoEndpoints, message);
-    };
-    if !seen.known.wait.is_zero() {
+    if !seen.known.wait.is_zero() && !candidates.is_empty() {
         return Step::Hold { report: None, again: seen.known.wait };
     }
-    match outage(seen, endpoint) {
-        Some(outage) => away(seen, outage),
-        None => Step::Start { attempt, endpoint: endpoint.clone() },
+    let attempt = seen.known.attempt;
+    let takes = || candidates.iter().filter(|candidate| candidate.takes && candidate.absent.is_none());
+    let answers = takes().filter(|candidate| outage(seen, &candidate.endpoint).is_none());
+    if let Some(endpoint) = rendezvous::choose(&plan.uid, attempt, answers) {
+        return Step::Start { attempt, endpoint: endpoint.clone() };
     }
+    match rendezvous::choose(&plan.uid, attempt, takes()).and_then(|endpoint| outage(seen, endpoint)) {
+        Some(outage) => away(seen, outage),
+        None => nobody_takes(plan, seen, candidates),
+    }
+}
+
+fn nobody_takes(plan: &Plan, seen: &Observed, candidates: &[Candidate]) -> Step {
+    if candidates.is_empty() {
+        let message = format!(
+            "ExecutorPool {} has no executor; add one to spec.endpoints, or see why its pods do not start: kubectl \
+             describe executorpool {}",
+            plan.pool, plan.pool.name
+        );
+        return hold(seen, Reason::NoEndpoints, message);
+    }
+    let message =
+        format!("no executor of ExecutorPool {} takes new work now; this goes on when one does", plan.pool);
+    hold(seen, Reason::NoExecutor, message)
 }
 
 /// A start was sent and not answered: that endpoint, and no other, may have the attempt.
 fn sent(plan: &Plan, seen: &Observed, endpoint: &Endpoint) -> Step {
-    let listed = matches!(&seen.pool, Pool::Endpoints(endpoints) if endpoints.contains(endpoint));
-    if !listed {
-        // Who takes an endpoint out of a pool says that what it has does not count any more.
-        return begin(plan, seen);
-    }
     let attempt = seen.known.attempt;
+    let ask = |endpoint: &Endpoint| Step::Ask { attempt, endpoints: vec![endpoint.clone()] };
+    match standing(seen, endpoint) {
+        // Who takes an endpoint out of a pool says that what it has does not count any more.
+        Standing::Gone => return begin(plan, seen),
+        Standing::Moved(now) => {
+            return silence_of(seen, now).map_or_else(|| ask(now), |outage| away(seen, &outage));
+        }
+        Standing::Here => {}
+    }
     match outage(seen, endpoint) {
+        Some(outage) if outage.draining => ask(endpoint),
         Some(outage) => away(seen, outage),
-        None if plan.cancel || plan.suspend => Step::Ask { attempt, endpoints: vec![endpoint.clone()] },
+        None if plan.cancel || plan.suspend => ask(endpoint),
         None => Step::Start { attempt, endpoint: endpoint.clone() },
     }
 }
 
 fn at(plan: &Plan, seen: &Observed, endpoint: &Endpoint, state: &AttemptState) -> Step {
     match state {
-        AttemptState::Sealed { sealed } => Step::Finish(Box::new(ended(plan, seen, endpoint, sealed))),
-        AttemptState::Failed { failure } => failed(plan, seen, endpoint, failure),
-        AttemptState::Queued => follow(plan, seen, endpoint, Reason::Queued, "waits for a free slot of"),
-        AttemptState::Running => follow(plan, seen, endpoint, Reason::Running, "runs on"),
+        AttemptState::Sealed { sealed } => {
+            return Step::Finish(Box::new(ended(plan, seen, endpoint, sealed)));
+        }
+        AttemptState::Failed { failure } => return failed(plan, seen, endpoint, failure),
+        AttemptState::Queued | AttemptState::Running => {}
     }
+    match (standing(seen, endpoint), state) {
+        (Standing::Gone, _) => failed(plan, seen, endpoint, &gone(endpoint)),
+        (Standing::Moved(now), _) => match silence_of(seen, now) {
+            Some(outage) => away(seen, &outage),
+            None => Step::Ask { attempt: seen.known.attempt, endpoints: vec![now.clone()] },
+        },
+        (Standing::Here, AttemptState::Queued) => {
+            follow(plan, seen, endpoint, Reason::Queued, "waits for a free slot of")
+        }
+        (Standing::Here, _) => follow(plan, seen, endpoint, Reason::Running, "runs on"),
+    }
+}
+
+/// An executor that has left its pool with an attempt that had not ended.
+fn gone(endpoint: &Endpoint) -> Failure {
+    let message = format!("executor {endpoint} left its pool before the attempt had ended");
+    Failure::new(FailureReason::ExecutorLost, message, "see why its pod, or its place in the pool, is gone")
 }
 
 fn follow(plan: &Plan, seen: &Observed, endpoint: &Endpoint, reason: Reason, what: &str) -> Step {
     let attempt = seen.known.attempt;
     let step = |report, again| Step::Follow { attempt, endpoint: endpoint.clone(), report, again };
-    match outage(seen, endpoint) {
+    match outage(seen, endpoint).filter(|outage| !outage.draining) {
         Some(outage) if outage.lasted < GRACE => return step(None, Some(GRACE - outage.lasted)),
         Some(outage) => return step(Some(unavailable(seen, outage)), None),
         None => {}
@@ -372,13 +432,40 @@ fn progress(seen: &Observed, reason: Reason, message: String) -> Progress {
     Progress { reason, message, attempts: seen.known.attempt.saturating_sub(u32::from(!begun)) }
 }
 
+fn standing<'a>(seen: &'a Observed, endpoint: &Endpoint) -> Standing<'a> {
+    // Without the pool nobody has said anything about its executors.
+    let Pool::Executors(candidates) = &seen.pool else { return Standing::Here };
+    let named = candidates.iter().map(|candidate| &candidate.endpoint).find(|one| one.name == endpoint.name);
+    match named {
+        Some(now) if now == endpoint => Standing::Here,
+        Some(now) => Standing::Moved(now),
+        None => Standing::Gone,
+    }
+}
+
+/// Why `candidate` cannot be asked about an attempt now. One that drains can.
+fn silence(seen: &Observed, candidate: &Candidate) -> Option<Outage> {
+    let away = candidate.absent.as_ref().map(|why| Outage {
+        endpoint: candidate.endpoint.clone(),
+        lasted: GRACE,
+        why: why.clone(),
+        draining: false,
+    });
+    away.or_else(|| outage(seen, &candidate.endpoint).filter(|outage| !outage.draining).cloned())
+}
+
+fn silence_of(seen: &Observed, endpoint: &Endpoint) -> Option<Outage> {
+    let Pool::Executors(candidates) = &seen.pool else { return None };
+    candidates.iter().find(|candidate| candidate.endpoint == *endpoint).and_then(|one| silence(seen, one))
+}
+
 fn outage<'a>(seen: &'a Observed, endpoint: &Endpoint) -> Option<&'a Outage> {
     seen.outages.iter().find(|outage| outage.endpoint == *endpoint)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{at, body, endpoint, observed, planned, sealed_state};
+    use super::super::samples::{at, body, candidate, endpoint, observed, planned, sealed_state};
     use super::*;
 
     /// The step in a few words, for tables.
@@ -410,7 +497,7 @@ mod tests {
     }
 
     fn down(name: &str, lasted: Duration) -> Outage {
-        Outage { endpoint: endpoint(name), lasted, why: "cannot be reached".into() }
+        Outage { endpoint: endpoint(name), lasted, why: "cannot be reached".into(), draining: false }
     }
 
     type Change = fn(&mut Plan, &mut Observed);
@@ -425,7 +512,7 @@ mod tests {
     const CANCEL: Change = |plan, _| plan.cancel = true;
     const SUSPEND: Change = |plan, _| plan.suspend = true;
     const NO_POOL: Change = |_, seen| seen.pool = Pool::Missing;
-    const NO_ENDPOINTS: Change = |_, seen| seen.pool = Pool::Endpoints(vec![]);
+    const NO_ENDPOINTS: Change = |_, seen| seen.pool = Pool::Executors(vec![]);
     const BLINK: Change = |_, seen| seen.outages = vec![down("a", Duration::from_secs(1))];
     const DOWN: Change = |_, seen| seen.outages = vec![down("a", GRACE)];
 
@@ -453,14 +540,14 @@ mod tests {
         check(&place, NO_ENDPOINTS, "hold: NoEndpoints after 0");
         check(&place, DOWN, "hold: ExecutorUnavailable after 0");
         check(&place, |plan, seen| (SUSPEND(plan, seen), DOWN(plan, seen)).0, "hold: Suspended after 0");
-        let two: Change = |_, seen| seen.pool = Pool::Endpoints(vec![endpoint("a"), endpoint("b")]);
+        let two: Change = |_, seen| seen.pool = Pool::Executors(vec![candidate("a"), candidate("b")]);
         check(&place, two, "ask a+b about 1");
     }
 
     #[test]
     fn while_another_endpoint_may_have_it_nothing_is_started() {
         let two = |seen: &mut Observed, away: &str| {
-            seen.pool = Pool::Endpoints(vec![endpoint("a"), endpoint("b")]);
+            seen.pool = Pool::Executors(vec![candidate("a"), candidate("b")]);
             seen.outages = vec![down(away, GRACE)];
         };
         for away in ["a", "b"] {
@@ -484,7 +571,7 @@ mod tests {
         check(&place, SUSPEND, "ask a about 1");
         check(&place, BLINK, "hold: silent");
         check(&place, DOWN, "hold: ExecutorUnavailable after 1");
-        let replaced: Change = |_, seen| seen.pool = Pool::Endpoints(vec![endpoint("b")]);
+        let replaced: Change = |_, seen| seen.pool = Pool::Executors(vec![candidate("b")]);
         check(&place, replaced, "start 1 on b");
         check(&place, NO_ENDPOINTS, "hold: NoEndpoints after 1");
     }
@@ -505,6 +592,100 @@ mod tests {
             check(&place, BLINK, "follow 1: silent");
             check(&place, DOWN, "follow 1: ExecutorUnavailable after 1");
         }
+    }
+
+    fn two(change: impl FnOnce(&mut [Candidate])) -> Pool {
+        let mut both = vec![candidate("a"), candidate("b")];
+        change(&mut both);
+        Pool::Executors(both)
+    }
+
+    fn draining(name: &str) -> Outage {
+        Outage { draining: true, ..down(name, GRACE) }
+    }
+
+    #[test]
+    fn what_nobody_has_is_started_where_there_is_somebody_who_takes_it() {
+        let place = Place::Nowhere;
+        let step = |pool, outages| {
+            let mut seen = observed(place.clone());
+            (seen.pool, seen.outages) = (pool, outages);
+            words(&next(&planned(), &seen))
+        };
+        assert_eq!(step(two(|_| ()), vec![down("a", GRACE)]), "start 1 on b");
+        assert_eq!(step(two(|_| ()), vec![draining("b")]), "start 1 on a");
+        for first in ["a", "b"] {
+            let free = |both: &mut [Candidate]| {
+                both.iter_mut().for_each(|one| one.free = one.endpoint.name == first);
+            };
+            assert_eq!(step(two(free), vec![]), format!("start 1 on {first}"));
+            let takes = |both: &mut [Candidate]| {
+                both.iter_mut().for_each(|one| one.takes = one.endpoint.name == first);
+            };
+            assert_eq!(step(two(takes), vec![]), format!("start 1 on {first}"));
+        }
+        let none = |both: &mut [Candidate]| both.iter_mut().for_each(|one| one.takes = false);
+        assert_eq!(step(two(none), vec![]), "hold: NoExecutor after 0");
+        assert_eq!(
+            step(two(|_| ()), vec![draining("a"), draining("b")]),
+            "hold: ExecutorUnavailable after 0"
+        );
+        assert_eq!(step(Pool::Unwatched("why".into()), vec![]), "hold: NoExecutor after 0");
+    }
+
+    #[test]
+    fn who_drains_is_asked_and_given_nothing() {
+        let step = |place, outages| {
+            let mut seen = observed(place);
+            (seen.pool, seen.outages) = (two(|both| both[0].takes = false), outages);
+            words(&next(&planned(), &seen))
+        };
+        assert_eq!(step(Place::Unknown, vec![draining("a")]), "ask a+b about 1");
+        assert_eq!(step(Place::Sent(endpoint("a")), vec![draining("a")]), "ask a about 1");
+        assert_eq!(step(at(AttemptState::Running), vec![draining("a")]), "follow 1: Running after 1");
+    }
+
+    #[test]
+    fn an_executor_that_left_the_pool_has_lost_its_attempt() {
+        let place = at(AttemptState::Running);
+        const OTHER: Change = |_, seen| seen.pool = Pool::Executors(vec![candidate("b")]);
+        check(&place, OTHER, "advance to 2, lost true");
+        check(&at(AttemptState::Queued), NO_ENDPOINTS, "advance to 2, lost true");
+        check(
+            &place,
+            |plan, seen| (CANCEL(plan, seen), OTHER(plan, seen)).0,
+            "finish Cancelled after 1, acked",
+        );
+        // Without the pool, or without a view of its pods, nothing is known against it.
+        check(&place, |_, seen| seen.pool = Pool::Unwatched("why".into()), "follow 1: Running after 1");
+        // A result that has arrived counts, whatever became of the executor.
+        let sealed = at(sealed_state(&body(&planned(), 1, Outcome::Exited { code: 0 })));
+        check(&sealed, OTHER, "finish Succeeded after 1, acked");
+    }
+
+    #[test]
+    fn an_executor_at_a_new_address_is_asked_what_it_still_has() {
+        let moved = || Endpoint { url: "https://elsewhere:8443".into(), ..endpoint("a") };
+        let here: Change = |_, seen| {
+            let now = Endpoint { url: "https://elsewhere:8443".into(), ..endpoint("a") };
+            seen.pool = Pool::Executors(vec![Candidate { endpoint: now, ..candidate("a") }, candidate("b")]);
+        };
+        let nowhere: Change = |_, seen| {
+            let now = Endpoint { url: "https://elsewhere:8443".into(), ..endpoint("a") };
+            let absent = Some("its pod has no address".into());
+            seen.pool =
+                Pool::Executors(vec![Candidate { endpoint: now, absent, ..candidate("a") }, candidate("b")]);
+        };
+        for place in [at(AttemptState::Running), Place::Sent(endpoint("a"))] {
+            check(&place, here, "ask a about 1");
+            let mut seen = observed(place.clone());
+            here(&mut planned(), &mut seen);
+            let Step::Ask { endpoints, .. } = next(&planned(), &seen) else { panic!("not asked") };
+            assert_eq!(endpoints, [moved()]);
+            check(&place, nowhere, "hold: ExecutorUnavailable after 1");
+        }
+        check(&Place::Unknown, nowhere, "hold: ExecutorUnavailable after 0");
+        check(&Place::Nowhere, nowhere, "start 1 on b");
     }
 
     #[test]

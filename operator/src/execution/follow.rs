@@ -33,9 +33,10 @@ pub struct Followed {
 
 /// Makes sure that one task waits for the attempt.
 pub fn ensure(context: &Context, followed: Followed) {
-    let uid = followed.uid.clone();
+    let Followed { uid, attempt, endpoint, .. } = followed.clone();
     let task = context.clone();
-    context.tracker.follow(&uid, || tokio::spawn(follow(task, followed)).abort_handle());
+    let spawn = || tokio::spawn(follow(task, followed)).abort_handle();
+    context.tracker.follow(&uid, attempt, &endpoint, spawn);
 }
 
 async fn follow(context: Context, followed: Followed) {
@@ -61,7 +62,16 @@ async fn follow(context: Context, followed: Followed) {
                 note(&context, &followed, Place::Unknown);
                 return;
             }
-            Err(error) if error.is_absence() => absent(&context, &followed, &error).await,
+            Err(error) if error.is_draining() => {
+                // It had not begun, and will not begin there.
+                context.health.failed(endpoint, &error);
+                note(&context, &followed, Place::Unknown);
+                return;
+            }
+            Err(error) if error.is_absence() => {
+                absent(&context, &followed, &error, troubles).await;
+                troubles += 1;
+            }
             Err(error) => {
                 tracing::warn!(execution = %followed.key, %error, "waiting for an attempt failed");
                 tokio::time::sleep(backoff::delay(uid, troubles)).await;
@@ -72,8 +82,14 @@ async fn follow(context: Context, followed: Followed) {
 }
 
 /// Waits until the executor is back; if that takes longer than the grace period, the status shall say so.
-async fn absent(context: &Context, followed: &Followed, error: &DispatchError) {
+async fn absent(context: &Context, followed: &Followed, error: &DispatchError, troubles: u32) {
     context.health.failed(&followed.endpoint, error);
+    if context.health.outage(&followed.endpoint).is_none() {
+        // It is back already, or in no pool any more, where nobody probes it; the next decision knows.
+        context.execution_queue.push(followed.key.clone());
+        tokio::time::sleep(backoff::delay(&followed.uid, troubles)).await;
+        return;
+    }
     let back = context.health.until_up(&followed.endpoint);
     tokio::pin!(back);
     if tokio::time::timeout(GRACE, &mut back).await.is_err() {

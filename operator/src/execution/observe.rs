@@ -8,7 +8,8 @@ use super::decide::{Observed, Pool};
 use super::tracker::{Known, Place};
 use super::validate::Plan;
 use crate::context::{Context, Guarded};
-use crate::executor_pool;
+use crate::dispatch::rendezvous::Candidate;
+use crate::fleet::{Post, Roster};
 use crate::health::Outage;
 use crate::queue::Key;
 
@@ -29,23 +30,35 @@ pub fn object(context: &Context, key: &Key) -> Option<Arc<Guarded<Execution>>> {
 /// Everything that the next decision needs; `None` if the Execution was deleted meanwhile.
 pub fn observe(context: &Context, plan: &Plan) -> Option<Observed> {
     let known = context.tracker.known(&plan.uid, plan.first_attempt)?;
-    let pool = match context.pool(&plan.pool).as_deref() {
-        Some(Guarded { 0: Ok(pool) }) => Pool::Endpoints(executor_pool::endpoints(pool)),
-        _ => Pool::Missing,
+    let pool = match context.fleet.roster(&plan.pool) {
+        None => Pool::Missing,
+        Some(roster) => match &*roster {
+            Roster::Unwatched(why) => Pool::Unwatched(why.clone()),
+            Roster::Known(posts) => {
+                Pool::Executors(posts.iter().map(|post| candidate(context, post)).collect())
+            }
+        },
     };
     let outages = outages(context, &pool, &known);
     Some(Observed { pool, known, outages })
 }
 
+fn candidate(context: &Context, post: &Post) -> Candidate {
+    let endpoint = post.endpoint.clone();
+    let free = context.tracker.load(&endpoint) < context.fleet.slots(&endpoint);
+    Candidate { free, takes: post.takes, absent: post.absent.clone(), endpoint }
+}
+
 fn outages(context: &Context, pool: &Pool, known: &Known) -> Vec<Outage> {
     let listed = match pool {
-        Pool::Endpoints(endpoints) => endpoints.as_slice(),
-        Pool::Missing => &[],
+        Pool::Executors(candidates) => candidates.as_slice(),
+        Pool::Missing | Pool::Unwatched(_) => &[],
     };
     let holder = match &known.place {
         Place::At(endpoint, _) | Place::Sent(endpoint) => Some(endpoint),
         Place::Unknown | Place::Nowhere | Place::Finished => None,
     };
-    let extra = holder.filter(|endpoint| !listed.contains(endpoint));
-    listed.iter().chain(extra).filter_map(|endpoint| context.health.outage(endpoint)).collect()
+    let listed = listed.iter().map(|candidate| &candidate.endpoint);
+    let extra = holder.filter(|endpoint| !listed.clone().any(|one| one == *endpoint));
+    listed.chain(extra).filter_map(|endpoint| context.health.outage(endpoint)).collect()
 }

@@ -11,6 +11,7 @@ use super::decide::{Observed, Pool};
 use super::tracker::{Known, Place};
 use super::validate::{Plan, plan};
 use crate::dispatch::Endpoint;
+use crate::dispatch::rendezvous::Candidate;
 
 pub(crate) fn execution() -> Execution {
     let mut spec = ExecutionSpec::new(vec!["/bin/echo".into(), "hi".into()]);
@@ -27,7 +28,11 @@ pub(crate) fn planned() -> Plan {
 }
 
 pub(crate) fn endpoint(name: &str) -> Endpoint {
-    Endpoint { name: name.into(), url: format!("https://{name}:8443"), server_name: None }
+    Endpoint { name: name.into(), url: format!("https://{name}:8443"), ..Endpoint::default() }
+}
+
+pub(crate) fn candidate(name: &str) -> Candidate {
+    Candidate { endpoint: endpoint(name), takes: true, free: true, absent: None }
 }
 
 pub(crate) fn observed(place: Place) -> Observed {
@@ -39,7 +44,7 @@ pub(crate) fn observed(place: Place) -> Observed {
         wait: std::time::Duration::ZERO,
         cancelling: false,
     };
-    Observed { pool: Pool::Endpoints(vec![endpoint("a")]), known, outages: vec![] }
+    Observed { pool: Pool::Executors(vec![candidate("a")]), known, outages: vec![] }
 }
 
 pub(crate) fn at(state: AttemptState) -> Place {

@@ -52,7 +52,15 @@ pub struct Live {
     pub cancelling: bool,
     /// The object as the API server answered our last write: the cache may lag behind it.
     pub written: Option<Arc<Execution>>,
-    follower: Option<AbortHandle>,
+    follower: Option<Follower>,
+}
+
+/// The task that waits for one attempt.
+#[derive(Debug)]
+struct Follower {
+    attempt: u32,
+    endpoint: Endpoint,
+    task: AbortHandle,
 }
 
 /// A copy of what [`Live`] says that matters for the next decision.
@@ -86,13 +94,20 @@ pub struct Orphan {
 /// All live Executions by UID. Clones share them.
 #[derive(Clone, Default)]
 pub struct Tracker {
-    lives: Arc<Mutex<HashMap<String, Live>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    lives: HashMap<String, Live>,
+    /// Attempts that each endpoint has, or may have, and that have not ended.
+    load: HashMap<Endpoint, u32>,
 }
 
 impl Tracker {
     /// Notes an Execution that was seen for the first time; one that is known stays as it is.
     pub fn see(&self, uid: &str, key: Key, fresh: bool) {
-        self.lock().entry(uid.to_owned()).or_insert_with(|| Live {
+        self.lock().lives.entry(uid.to_owned()).or_insert_with(|| Live {
             key,
             seen: Instant::now(),
             fresh,
@@ -127,7 +142,23 @@ impl Tracker {
 
     /// Changes what is known about `uid`; `None` if it is not known any more.
     pub fn with<T>(&self, uid: &str, change: impl FnOnce(&mut Live) -> T) -> Option<T> {
-        self.lock().get_mut(uid).map(change)
+        let mut state = self.lock();
+        let State { lives, load } = &mut *state;
+        let live = lives.get_mut(uid)?;
+        let before = live.holder().cloned();
+        let answer = change(live);
+        if before.as_ref() != live.holder() {
+            lighten(load, before.as_ref());
+            if let Some(holder) = live.holder() {
+                *load.entry(holder.clone()).or_default() += 1;
+            }
+        }
+        Some(answer)
+    }
+
+    /// How many attempts `endpoint` has, or may have, that have not ended.
+    pub fn load(&self, endpoint: &Endpoint) -> u32 {
+        self.lock().load.get(endpoint).copied().unwrap_or(0)
     }
 
     /// The newer of `cached` and what the API server answered our last write.
@@ -142,45 +173,76 @@ impl Tracker {
 
     /// Whether the status of `uid` is known to be terminal, whatever a lagging cache says.
     pub fn is_finished(&self, uid: &str) -> bool {
-        self.lock().get(uid).is_some_and(|live| live.place == Place::Finished)
+        self.lock().lives.get(uid).is_some_and(|live| live.place == Place::Finished)
     }
 
     /// Forgets `uid`. If its attempt may still be running, says where.
     pub fn forget(&self, uid: &str) -> Option<Orphan> {
-        self.lock().remove(uid).and_then(|live| live.orphan(uid))
+        self.lock().forget(uid)
     }
 
     /// Forgets everybody of whom `stays` says no.
     pub fn retain(&self, stays: impl Fn(&str) -> bool) -> Vec<Orphan> {
-        let mut lives = self.lock();
-        let gone: Vec<String> = lives.keys().filter(|uid| !stays(uid)).cloned().collect();
-        gone.into_iter().filter_map(|uid| lives.remove(&uid).and_then(|live| live.orphan(&uid))).collect()
+        let mut state = self.lock();
+        let gone: Vec<String> = state.lives.keys().filter(|uid| !stays(uid)).cloned().collect();
+        gone.into_iter().filter_map(|uid| state.forget(&uid)).collect()
     }
 
-    /// Makes `follow` the only task that waits for `uid`, unless one does already.
-    pub fn follow(&self, uid: &str, follow: impl FnOnce() -> AbortHandle) {
+    /// Makes `follow` the only task that waits for `uid`, unless one waits for the same attempt at the same place already.
+    pub fn follow(&self, uid: &str, attempt: u32, endpoint: &Endpoint, follow: impl FnOnce() -> AbortHandle) {
         self.with(uid, |live| {
-            if live.follower.as_ref().is_none_or(AbortHandle::is_finished) {
-                live.follower = Some(follow());
+            let follows = |old: &Follower| {
+                old.attempt == attempt && old.endpoint == *endpoint && !old.task.is_finished()
+            };
+            if live.follower.as_ref().is_some_and(follows) {
+                return;
             }
+            if let Some(old) = &live.follower {
+                old.task.abort();
+            }
+            live.follower = Some(Follower { attempt, endpoint: endpoint.clone(), task: follow() });
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Live>> {
-        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget(&mut self, uid: &str) -> Option<Orphan> {
+        let live = self.lives.remove(uid)?;
+        lighten(&mut self.load, live.holder());
+        live.orphan(uid)
+    }
+}
+
+/// `holder` has one attempt less.
+fn lighten(load: &mut HashMap<Endpoint, u32>, holder: Option<&Endpoint>) {
+    let Some(holder) = holder else { return };
+    let left = load.get(holder).map_or(0, |count| count.saturating_sub(1));
+    if left == 0 {
+        load.remove(holder);
+    } else {
+        load.insert(holder.clone(), left);
     }
 }
 
 impl Live {
+    /// Who has, or may have, an attempt that has not ended.
+    fn holder(&self) -> Option<&Endpoint> {
+        match &self.place {
+            Place::Sent(endpoint) => Some(endpoint),
+            Place::At(endpoint, state) if !state.is_final() => Some(endpoint),
+            Place::At(..) | Place::Unknown | Place::Nowhere | Place::Finished => None,
+        }
+    }
+
     fn orphan(self, uid: &str) -> Option<Orphan> {
         if let Some(follower) = &self.follower {
-            follower.abort();
+            follower.task.abort();
         }
-        let endpoint = match self.place {
-            Place::Sent(endpoint) => endpoint,
-            Place::At(endpoint, state) if !state.is_final() => endpoint,
-            Place::At(..) | Place::Unknown | Place::Nowhere | Place::Finished => return None,
-        };
+        let endpoint = self.holder()?.clone();
         Some(Orphan { endpoint, uid: uid.to_owned(), attempt: self.attempt })
     }
 }
@@ -195,7 +257,7 @@ mod tests {
     use super::*;
 
     fn endpoint() -> Endpoint {
-        Endpoint { name: "a".into(), url: "https://a:1".into(), server_name: None }
+        Endpoint { name: "a".into(), url: "https://a:1".into(), ..Endpoint::default() }
     }
 
     fn tracker(place: Place) -> Tracker {
@@ -214,6 +276,45 @@ mod tests {
         for place in [Place::Unknown, Place::Nowhere, Place::Finished] {
             assert_eq!(tracker(place).forget("uid"), None);
         }
+    }
+
+    #[test]
+    fn the_load_of_an_endpoint_is_what_has_not_ended_there() {
+        let tracker = tracker(Place::Nowhere);
+        let put = |place| tracker.with("uid", |live| live.place = place);
+        assert_eq!(tracker.load(&endpoint()), 0);
+        for (place, load) in [
+            (Place::Sent(endpoint()), 1),
+            (Place::At(endpoint(), Box::new(AttemptState::Queued)), 1),
+            (Place::At(endpoint(), Box::new(AttemptState::Running)), 1),
+            (Place::Unknown, 0),
+            (Place::Sent(endpoint()), 1),
+            (Place::Finished, 0),
+            (Place::Sent(endpoint()), 1),
+        ] {
+            put(place.clone());
+            assert_eq!(tracker.load(&endpoint()), load, "{place:?}");
+        }
+        tracker.see("other", Key { namespace: "ns".into(), name: "m".into() }, true);
+        tracker.with("other", |live| live.place = Place::Sent(endpoint()));
+        assert_eq!(tracker.load(&endpoint()), 2);
+        tracker.forget("uid");
+        tracker.retain(|_| false);
+        assert_eq!(tracker.load(&endpoint()), 0);
+        assert!(tracker.lock().load.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_follower_of_an_attempt_that_is_over_makes_room_for_the_next() {
+        let tracker = tracker(Place::Nowhere);
+        let wait = || tokio::spawn(std::future::pending::<()>()).abort_handle();
+        let other = Endpoint { name: "b".into(), ..endpoint() };
+        let (first, second) = (wait(), wait());
+        tracker.follow("uid", 1, &endpoint(), || first.clone());
+        tracker.follow("uid", 1, &endpoint(), || panic!("two tasks follow one attempt"));
+        tracker.follow("uid", 2, &other, || second.clone());
+        tokio::task::yield_now().await;
+        assert!(first.is_finished() && !second.is_finished());
     }
 
     #[test]

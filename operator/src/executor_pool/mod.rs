@@ -1,44 +1,52 @@
-//! ExecutorPools: who is there, and what can they do?
+//! ExecutorPools: who is there, what can they do, and which pods are to be made, replaced or drained?
 //!
 //! ```text
-//! 1 observe   asks every endpoint for its capabilities
-//! 2 validate  endpoints of the spec
-//! 3 decide    answers → status                        pure
-//! 4 apply     tells `health` which endpoints are in use
-//! 5 report    one status patch, only when something changed
+//! 1 observe   pods from the cache; executors are asked for their capabilities
+//! 2 validate  spec → what pods are made from           pure
+//! 3 decide    pods → make, end                          pure
+//! 4 apply     certificates, pods                        client
+//! 5 report    answers and pods → one status patch, only when something changed
 //! ```
 //!
-//! A pool is looked at when its spec changes, when an executor goes or comes back, and every half minute.
+//! A pool is looked at when its spec changes, when one of its pods does, when an executor goes or comes back, and every
+//! half minute. Which executors count is worked out by [`roster`] at every such change, at once, and read by everybody
+//! who dispatches through [`crate::fleet`].
 
+mod apply;
 pub mod decide;
+pub mod member;
+pub mod memory;
+pub mod observe;
+pub mod pod;
+pub mod report;
+pub mod roster;
+pub mod trouble;
+pub mod validate;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use requiem_crds::ExecutorPool;
+use requiem_crds::condition::Reason;
+use requiem_crds::executor_pool::PodsSpec;
+use requiem_crds::{ExecutorPool, ExecutorPoolStatus};
 use serde_json::json;
 
 use crate::context::{Context, kinds};
 use crate::dispatch::Endpoint;
 use crate::kubeapi::ApiError;
 use crate::queue::{Key, Verdict};
+use decide::{Action, Wish};
+use member::Member;
+use report::Crew;
+use trouble::Trouble;
+use validate::Plan;
 
 /// How often an idle pool is looked at. Nothing is written when nothing changed.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// The endpoints that `pool` names.
-pub fn endpoints(pool: &ExecutorPool) -> Vec<Endpoint> {
-    let endpoint = |spec: &requiem_crds::executor_pool::EndpointSpec| Endpoint {
-        name: spec.name.clone(),
-        url: spec.url.clone(),
-        server_name: spec.server_name.clone(),
-    };
-    pool.spec.endpoints.iter().map(endpoint).collect()
-}
-
-/// Brings the status of the pool called `key` up to date.
+/// Brings the pool called `key` up to date, and its status.
 pub async fn reconcile(context: Context, key: Key) -> Verdict {
     let started = Instant::now();
     let (verdict, result) = match drive(&context, &key).await {
@@ -53,8 +61,11 @@ pub async fn reconcile(context: Context, key: Key) -> Verdict {
 }
 
 async fn drive(context: &Context, key: &Key) -> Result<Verdict, ApiError> {
-    use_endpoints(context);
-    let Some(object) = context.pool(key) else { return Ok(Verdict::Done) };
+    refresh(context);
+    let Some(object) = context.pool(key) else {
+        context.memory.forget(key);
+        return Ok(Verdict::Done);
+    };
     let pool = match &object.0 {
         Ok(pool) => pool,
         Err(malformed) => {
@@ -62,26 +73,102 @@ async fn drive(context: &Context, key: &Key) -> Result<Verdict, ApiError> {
             return Ok(Verdict::Done);
         }
     };
-    let endpoints = endpoints(pool);
-    let calls = endpoints.iter().map(|endpoint| context.dispatcher.capabilities(endpoint));
-    let answers = futures::future::join_all(calls).await;
-    for (endpoint, answer) in endpoints.iter().zip(&answers) {
-        match answer {
-            Err(error) if error.is_absence() => context.health.failed(endpoint, error),
-            Ok(_) | Err(_) => {}
+    match &pool.spec.pods {
+        Some(pods) => of_pods(context, pool, pods).await,
+        None => {
+            let answers = observe::ask(context, posts(context, key).posts()).await;
+            report(context, pool, |previous, generation, now| {
+                report::of_endpoints(&answers, previous, generation, now)
+            })
+            .await?;
+            Ok(Verdict::Again(INTERVAL))
         }
     }
-    let answers: Vec<_> = endpoints.into_iter().zip(answers).collect();
-    report(context, pool, &answers).await?;
-    Ok(Verdict::Again(INTERVAL))
 }
 
-async fn report(context: &Context, pool: &ExecutorPool, answers: &[decide::Answer]) -> Result<(), ApiError> {
+async fn of_pods(context: &Context, pool: &ExecutorPool, pods: &PodsSpec) -> Result<Verdict, ApiError> {
+    let key = Key::of(pool);
+    if !context.pods.is_known() {
+        // As soon as it is, every pool is looked at.
+        return Ok(Verdict::Done);
+    }
+    let mut crew =
+        Crew { pool: &key.name, replicas: pods.replicas, persists: pods.store.persists(), ..Crew::default() };
+    let members = context.pods.of(pool).unwrap_or_else(|message| {
+        crew.troubles.push(Trouble { reason: Reason::PodRefused, message });
+        Vec::new()
+    });
+    let plan = Plan::of(pool, pods, context.executor_image.as_deref());
+    let template = plan.as_ref().map(|plan| pod::fingerprint(&plan.template())).unwrap_or_default();
+    let mut brake = None;
+    match plan {
+        // Pods of a pool that is being deleted go with it.
+        _ if pool.metadata.deletion_timestamp.is_some() => {}
+        Err(trouble) => crew.troubles.push(trouble),
+        Ok(_) if !crew.troubles.is_empty() => {}
+        Ok(plan) => {
+            brake = steer(context, &plan, &template, &members, &mut crew.troubles).await;
+        }
+    }
+    let roster = posts(context, &key);
+    let answers = observe::ask(context, roster.posts()).await;
+    (crew.members, crew.template) = (&members, &template);
+    report(context, pool, |previous, generation, now| {
+        report::of_pods(&crew, &answers, previous, generation, now)
+    })
+    .await?;
+    Ok(Verdict::Again(next_look(&members, brake)))
+}
+
+/// Decides and does. Returns how long no pods may be made.
+async fn steer(
+    context: &Context,
+    plan: &Plan,
+    template: &str,
+    members: &[Member],
+    troubles: &mut Vec<Trouble>,
+) -> Option<Duration> {
+    let brake = context.memory.brake(&plan.key, template, members, Timestamp::now());
+    let mut wish = Wish {
+        replicas: plan.pods.replicas,
+        template: template.to_owned(),
+        persists: plan.pods.store.persists(),
+        may_create: brake.is_none(),
+    };
+    let creates = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Create { .. }));
+    let mut actions = decide::actions(&wish, members);
+    if let Err(error) = context.certificates.ensure(&plan.key.namespace, creates(&actions)).await {
+        tracing::warn!(pool = %plan.key, %error, "executors have no certificates");
+        troubles.push(Trouble { reason: Reason::CertificateUnavailable, message: error.to_string() });
+        // A pod without its Secret would never start.
+        wish.may_create = false;
+        actions = decide::actions(&wish, members);
+    }
+    apply::apply(context, plan, actions).await;
+    troubles.extend(context.memory.refusal(&plan.key));
+    context.memory.brake(&plan.key, template, members, Timestamp::now())
+}
+
+/// When a pool of pods is looked at again, if nothing happens.
+fn next_look(members: &[Member], brake: Option<Duration>) -> Duration {
+    let now = Timestamp::now();
+    let ends = members.iter().filter_map(|member| member.deadline).map(|deadline| {
+        let left = (deadline + roster::SLACK).duration_since(now);
+        Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)
+    });
+    ends.chain(brake).chain([INTERVAL]).min().unwrap_or(INTERVAL).max(Duration::from_millis(100))
+}
+
+async fn report(
+    context: &Context,
+    pool: &ExecutorPool,
+    make: impl FnOnce(&ExecutorPoolStatus, i64, &Time) -> ExecutorPoolStatus,
+) -> Result<(), ApiError> {
     let meta = &pool.metadata;
     let previous = pool.status.clone().unwrap_or_default();
     let now = Timestamp::now();
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
-    let status = decide::status(answers, &previous, meta.generation.unwrap_or(0), &now);
+    let status = make(&previous, meta.generation.unwrap_or(0), &now);
     if status == previous {
         return Ok(());
     }
@@ -89,8 +176,11 @@ async fn report(context: &Context, pool: &ExecutorPool, answers: &[decide::Answe
         "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
         "status": status,
     });
-    // A merge patch keeps what it does not name, and an empty list is not named.
+    // A merge patch keeps what it does not name, and what is empty is not named.
     body["status"]["endpoints"] = json!(status.endpoints);
+    body["status"]["replicas"] = json!(status.replicas);
+    body["status"]["readyReplicas"] = json!(status.ready_replicas);
+    body["status"]["selector"] = json!(status.selector);
     match context.writer.patch_status::<ExecutorPool>(&Key::of(pool), &body).await {
         // When the pool is gone or newer than ours, its next event decides.
         Ok(_) | Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(()),
@@ -98,22 +188,44 @@ async fn report(context: &Context, pool: &ExecutorPool, answers: &[decide::Answe
     }
 }
 
-/// Only endpoints of pools are probed.
-pub fn use_endpoints(context: &Context) {
-    let pools = context.pools.state();
-    let readable = pools.iter().filter_map(|pool| pool.0.as_ref().ok());
-    let used: HashSet<Endpoint> = readable.flat_map(endpoints).collect();
-    context.health.in_use(used);
+fn posts(context: &Context, pool: &Key) -> std::sync::Arc<crate::fleet::Roster> {
+    context.fleet.roster(pool).unwrap_or_else(|| crate::fleet::Roster::Known(Vec::new()).into())
 }
 
-/// An endpoint is back: whoever waited for it goes on.
-pub fn is_back(context: &Context, endpoint: &Endpoint) {
+/// Works out anew which executors count. Executions of pools where that changed are looked at again; only executors of
+/// pools are probed.
+pub fn refresh(context: &Context) {
+    let mut rosters = HashMap::new();
     for pool in context.pools.state() {
-        let Ok(pool) = &pool.0 else { continue };
-        if endpoints(pool).contains(endpoint) {
+        if let Ok(pool) = &pool.0 {
+            rosters.insert(Key::of(pool), observe::executors(context, pool));
+        }
+    }
+    let changed = context.fleet.replace(rosters);
+    context.health.in_use(context.fleet.endpoints());
+    for pool in changed {
+        context.push_executions_of(&pool);
+    }
+}
+
+/// Something about pods is known now that was not: every pool of pods is looked at.
+pub fn pods_seen(context: &Context) {
+    refresh(context);
+    for pool in context.pools.state() {
+        if let Ok(pool) = &pool.0
+            && pool.spec.pods.is_some()
+        {
             let key = Key::of(pool);
             context.push_executions_of(&key);
             context.pool_queue.push(key);
         }
+    }
+}
+
+/// An endpoint is back: whoever waited for it goes on.
+pub fn is_back(context: &Context, endpoint: &Endpoint) {
+    for key in context.fleet.pools_of(endpoint) {
+        context.push_executions_of(&key);
+        context.pool_queue.push(key);
     }
 }

@@ -116,7 +116,7 @@ impl Server {
     }
 
     pub(crate) fn endpoint(&self, name: &str) -> Endpoint {
-        Endpoint { name: name.into(), url: format!("https://{}", self.address), server_name: None }
+        Endpoint { name: name.into(), url: format!("https://{}", self.address), ..Endpoint::default() }
     }
 }
 

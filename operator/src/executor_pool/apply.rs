@@ -1,0 +1,75 @@
+//! Step 4: makes and ends pods, as was decided.
+
+use super::decide::{Action, Why};
+use super::pod;
+use super::trouble::{self, Trouble};
+use super::validate::Plan;
+use crate::context::Context;
+use crate::kubeapi::ApiError;
+use crate::queue::Key;
+
+/// Does what was decided. After the first pod that is refused no other is tried: it would be refused, too.
+pub(super) async fn apply(context: &Context, plan: &Plan, actions: Vec<Action>) {
+    for action in actions {
+        match action {
+            Action::Create { ordinal } => {
+                if let Err(trouble) = create(context, plan, ordinal).await {
+                    context.memory.refused(&plan.key, trouble);
+                    return;
+                }
+            }
+            Action::Delete { name, uid, why } => delete(context, plan, name, &uid, why).await,
+        }
+    }
+}
+
+async fn create(context: &Context, plan: &Plan, ordinal: u32) -> Result<(), Trouble> {
+    let pod = pod::build(&plan.template(), ordinal);
+    let key = Key::of(&pod);
+    match context.writer.create(&pod).await {
+        Ok(_) => {
+            tracing::info!(pod = %key, "made an executor pod");
+            context.metrics.pod("created", "Missing");
+        }
+        // Somebody who sees the same was faster, or the cache lags.
+        Err(ApiError::Exists { .. }) if is_ours(context, plan, &key).await => {}
+        Err(error) => {
+            let trouble = trouble::refusal(&error);
+            tracing::warn!(pod = %key, %error, "an executor pod is refused");
+            context.metrics.pod("refused", trouble.reason.as_str());
+            return Err(trouble);
+        }
+    }
+    context.memory.accepted(&plan.key);
+    Ok(())
+}
+
+/// Whether the pod that has the name already is one of this pool.
+async fn is_ours(context: &Context, plan: &Plan, key: &Key) -> bool {
+    let owner = plan.template().owner.map(|owner| owner.uid.clone());
+    match context.writer.get::<k8s_openapi::api::core::v1::Pod>(key).await {
+        Ok(pod) => {
+            let owners = pod.metadata.owner_references.unwrap_or_default();
+            owners.iter().any(|one| Some(&one.uid) == owner.as_ref())
+        }
+        // It has just gone, or nobody knows: the next look will tell.
+        Err(_) => true,
+    }
+}
+
+async fn delete(context: &Context, plan: &Plan, name: String, uid: &str, why: Why) {
+    let key = Key { namespace: plan.key.namespace.clone(), name };
+    match context.writer.delete::<k8s_openapi::api::core::v1::Pod>(&key, uid).await {
+        Ok(()) => {
+            tracing::info!(pod = %key, why = why.as_str(), "ends an executor pod");
+            context.metrics.pod("deleted", why.as_str());
+        }
+        Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => {}
+        Err(error) => {
+            tracing::warn!(pod = %key, %error, "an executor pod cannot be ended");
+            let trouble = trouble::refusal(&error);
+            context.metrics.pod("refused", trouble.reason.as_str());
+            context.memory.refused(&plan.key, trouble);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Step 1: the pods of a pool as the cache has them, and what executors answer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+use requiem_crds::ExecutorPool;
+
+use super::member::Member;
+use super::pod::POOL_LABEL;
+use super::report::Answer;
+use super::roster::roster;
+use crate::context::Context;
+use crate::fleet::{Post, Roster};
+use crate::queue::Key;
+
+/// The operator's view of pods. Clones share it.
+#[derive(Clone)]
+pub struct Pods {
+    cache: Store<Pod>,
+    view: Arc<Mutex<View>>,
+}
+
+/// Whether the cache can be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum View {
+    /// It was not filled yet.
+    Empty,
+    /// It follows the cluster.
+    Live,
+    /// It does not, and this is why.
+    Blind(String),
+}
+
+impl Pods {
+    /// A view through `cache`.
+    pub fn new(cache: Store<Pod>) -> Self {
+        Self { cache, view: Arc::new(Mutex::new(View::Empty)) }
+    }
+
+    /// The cache was filled, again or for the first time. Says whether that is news.
+    pub fn filled(&self) -> bool {
+        self.turn(View::Live)
+    }
+
+    /// The watch has failed. What the cache holds counts on through an outage, and not when the right to see pods is
+    /// gone. Says whether that is news.
+    pub fn failed(&self, forbidden: bool, error: &str) -> bool {
+        if !forbidden && *self.view() == View::Live {
+            return false;
+        }
+        self.turn(View::Blind(format!(
+            "the operator cannot watch pods: {error}; give it the rights that docs/operator.md lists"
+        )))
+    }
+
+    /// The pods of `pool`.
+    ///
+    /// # Errors
+    /// Why they are not known.
+    pub fn of(&self, pool: &ExecutorPool) -> Result<Vec<Member>, String> {
+        match &*self.view() {
+            View::Live => {}
+            View::Empty => return Err("pods were not listed yet".to_owned()),
+            View::Blind(why) => return Err(why.clone()),
+        }
+        let key = Key::of(pool);
+        let mut members: Vec<Member> = self
+            .cache
+            .state()
+            .iter()
+            .filter(|pod| is_of(pod, &key, pool.metadata.uid.as_deref()))
+            .map(|pod| Member::of(&key.name, pod))
+            .collect();
+        members.sort_by(|a, b| (a.ordinal, &a.name).cmp(&(b.ordinal, &b.name)));
+        Ok(members)
+    }
+
+    /// Whether it is known yet if pods can be seen.
+    pub fn is_known(&self) -> bool {
+        *self.view() != View::Empty
+    }
+
+    /// Pods in the cache.
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn turn(&self, to: View) -> bool {
+        let mut view = self.view();
+        let news = *view != to;
+        *view = to;
+        news
+    }
+
+    fn view(&self) -> std::sync::MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pool that a pod belongs to by its label.
+pub fn pool_of(pod: &Pod) -> Option<Key> {
+    let name = pod.labels().get(POOL_LABEL)?.clone();
+    Some(Key { namespace: pod.namespace()?, name })
+}
+
+/// Whether the pod is one of the pool with this name and UID: by label and by owner.
+fn is_of(pod: &Pod, pool: &Key, uid: Option<&str>) -> bool {
+    let owned = || {
+        pod.owner_references()
+            .iter()
+            .any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+    };
+    pool_of(pod).as_ref() == Some(pool) && owned()
+}
+
+/// The executors of `pool` now.
+pub fn executors(context: &Context, pool: &ExecutorPool) -> Roster {
+    let members = if pool.spec.pods.is_some() { context.pods.of(pool) } else { Ok(Vec::new()) };
+    roster(pool, members.as_deref().map_err(Clone::clone), Timestamp::now())
+}
+
+/// Asks every executor that can be asked what it can do.
+pub async fn ask(context: &Context, posts: &[Post]) -> Vec<Answer> {
+    let here: Vec<&Post> = posts.iter().filter(|post| post.absent.is_none()).collect();
+    let calls = here.iter().map(|post| context.dispatcher.capabilities(&post.endpoint));
+    let answers = futures::future::join_all(calls).await;
+    for (post, answer) in here.iter().zip(&answers) {
+        match answer {
+            Err(error) if error.is_absence() => context.health.failed(&post.endpoint, error),
+            Ok(capabilities) => context.fleet.learned(&post.endpoint, capabilities),
+            Err(_) => {}
+        }
+    }
+    here.into_iter().map(|post| post.endpoint.clone()).zip(answers).collect()
+}
