@@ -4,4 +4,6 @@ mod bed;
 mod images;
 mod leaves_nothing;
 mod nodes;
+mod pools;
+mod site;
 mod tiers;

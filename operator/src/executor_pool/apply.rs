@@ -2,7 +2,7 @@
 
 use super::decide::{Action, Why};
 use super::pod;
-use super::trouble::{self, Trouble};
+use super::trouble;
 use super::validate::Plan;
 use crate::context::Context;
 use crate::kubeapi::ApiError;
@@ -13,8 +13,7 @@ pub(super) async fn apply(context: &Context, plan: &Plan, actions: Vec<Action>) 
     for action in actions {
         match action {
             Action::Create { ordinal } => {
-                if let Err(trouble) = create(context, plan, ordinal).await {
-                    context.memory.refused(&plan.key, trouble);
+                if create(context, plan, ordinal).await.is_err() {
                     return;
                 }
             }
@@ -23,7 +22,7 @@ pub(super) async fn apply(context: &Context, plan: &Plan, actions: Vec<Action>) 
     }
 }
 
-async fn create(context: &Context, plan: &Plan, ordinal: u32) -> Result<(), Trouble> {
+async fn create(context: &Context, plan: &Plan, ordinal: u32) -> Result<(), ApiError> {
     let pod = pod::build(&plan.template(), ordinal);
     let key = Key::of(&pod);
     match context.writer.create(&pod).await {
@@ -34,10 +33,8 @@ async fn create(context: &Context, plan: &Plan, ordinal: u32) -> Result<(), Trou
         // Somebody who sees the same was faster, or the cache lags.
         Err(ApiError::Exists { .. }) if is_ours(context, plan, &key).await => {}
         Err(error) => {
-            let trouble = trouble::refusal(&error);
-            tracing::warn!(pod = %key, %error, "an executor pod is refused");
-            context.metrics.pod("refused", trouble.reason.as_str());
-            return Err(trouble);
+            refused(context, plan, &key, &error);
+            return Err(error);
         }
     }
     context.memory.accepted(&plan.key);
@@ -66,10 +63,15 @@ async fn delete(context: &Context, plan: &Plan, name: String, uid: &str, why: Wh
         }
         Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => {}
         Err(error) => {
-            tracing::warn!(pod = %key, %error, "an executor pod cannot be ended");
-            let trouble = trouble::refusal(&error);
-            context.metrics.pod("refused", trouble.reason.as_str());
-            context.memory.refused(&plan.key, trouble);
+            refused(context, plan, &key, &error);
         }
+    }
+}
+
+fn refused(context: &Context, plan: &Plan, pod: &Key, error: &ApiError) {
+    let trouble = trouble::refusal(error);
+    context.metrics.pod("refused", trouble.reason.as_str());
+    if context.memory.refused(&plan.key, trouble) {
+        tracing::warn!(%pod, %error, "an executor pod is refused, and will be tried again");
     }
 }

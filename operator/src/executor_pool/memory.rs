@@ -63,14 +63,14 @@ impl Memory {
         })
     }
 
-    /// The API server refused a pod.
-    pub fn refused(&self, pool: &Key, trouble: Trouble) {
+    /// The API server refused a pod. Says whether that is news.
+    pub fn refused(&self, pool: &Key, trouble: Trouble) -> bool {
         self.with(pool, |memory| {
             memory.refusals += 1;
-            memory.refusal = Some(trouble);
             let wait = backoff::delay(&pool.to_string(), memory.refusals + 1).min(SLOWEST);
             memory.not_before = Instant::now().checked_add(wait);
-        });
+            memory.refusal.replace(trouble.clone()).as_ref() != Some(&trouble)
+        })
     }
 
     /// The API server took a pod.
@@ -144,7 +144,8 @@ mod tests {
         let memory = Memory::default();
         let trouble = Trouble { reason: Reason::QuotaExceeded, message: "m".into() };
         memory.brake(&key(), "t", &[], now());
-        memory.refused(&key(), trouble.clone());
+        assert!(memory.refused(&key(), trouble.clone()));
+        assert!(!memory.refused(&key(), trouble.clone()), "the same again is no news");
         assert!(memory.brake(&key(), "t", &[], now()).unwrap() <= SLOWEST);
         assert_eq!(memory.refusal(&key()), Some(trouble));
         memory.accepted(&key());

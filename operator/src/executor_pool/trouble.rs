@@ -137,7 +137,7 @@ fn crashed(pod: &str, container: &ContainerStatus, end: &ContainerStateTerminate
     let why = if memory {
         "it was killed for want of memory; raise limits.memory of spec.pods.resources.workload".to_owned()
     } else {
-        let said = quote(end.message.as_deref());
+        let said = last_words(end.message.as_deref());
         format!(
             "it ended with {}: {said}; see kubectl logs {pod} --container {name} --previous",
             end.exit_code
@@ -168,8 +168,8 @@ pub fn refusal(error: &ApiError) -> Trouble {
         () if about("violates PodSecurity") => Trouble::new(
             Reason::PodRefused,
             format!(
-                "the namespace's level of pod security forbids these pods: {said}; choose a tier that it allows (T3 is \
-                 restricted, T1 and T2 are baseline, a store on hostPath is privileged), or label the namespace with \
+                "the namespace's level of pod security forbids these pods: {said}; choose a tier that it allows (T2 and T3 \
+                 pass restricted, T1 passes baseline, a store on hostPath passes privileged only), or label the namespace with \
                  pod-security.kubernetes.io/enforce for that level"
             ),
         ),
@@ -188,11 +188,23 @@ pub fn refusal(error: &ApiError) -> Trouble {
 
 /// Text of somebody else, in one line and never long.
 fn quote(text: Option<&str>) -> String {
-    let text = text.unwrap_or("no more is known").trim();
-    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // What matters of a log stands at its end.
+    let line = line(text);
+    match line.char_indices().nth(MAX_QUOTE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+/// The end of a log, where what matters stands.
+fn last_words(text: Option<&str>) -> String {
+    let line = line(text);
     let skip = line.chars().count().saturating_sub(MAX_QUOTE);
     line.chars().skip(skip).collect()
+}
+
+fn line(text: Option<&str>) -> String {
+    let text = text.unwrap_or("no more is known");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -298,10 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn quotes_are_short_and_end_with_the_end() {
-        let long = format!("{} the end", "x ".repeat(5000));
-        let quoted = quote(Some(&long));
-        assert!(quoted.ends_with("the end") && quoted.chars().count() <= MAX_QUOTE, "{quoted}");
+    fn quotes_are_short() {
+        let long = format!("the start {} the end", "x ".repeat(5000));
+        let (head, end) = (quote(Some(&long)), last_words(Some(&long)));
+        assert!(head.starts_with("the start") && head.chars().count() <= MAX_QUOTE + 1, "{head}");
+        assert!(end.ends_with("the end") && end.chars().count() <= MAX_QUOTE, "{end}");
         assert_eq!(quote(Some("two\n lines")), "two lines");
     }
 }
