@@ -113,13 +113,17 @@ impl Bed {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
         for pod in self.pods.list(&ListParams::default()).await?.items {
-            let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
-            let gone = kube::runtime::wait::conditions::is_deleted(&uid);
-            let waiting = kube::runtime::wait::await_condition(self.pods.clone(), &name, gone);
-            tokio::time::timeout(PATIENCE, waiting)
-                .await
-                .map_err(|_| format!("pod {name} does not go"))??;
+            self.gone(&pod).await?;
         }
+        Ok(())
+    }
+
+    /// Waits until `pod` is gone.
+    pub(crate) async fn gone(&self, pod: &Pod) -> Result<(), Failure> {
+        let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+        let gone = kube::runtime::wait::conditions::is_deleted(&uid);
+        let waiting = kube::runtime::wait::await_condition(self.pods.clone(), &name, gone);
+        tokio::time::timeout(PATIENCE, waiting).await.map_err(|_| format!("pod {name} does not go"))??;
         Ok(())
     }
 }

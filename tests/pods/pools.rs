@@ -26,7 +26,7 @@ for folder in /requiem/store /requiem/tls /requiem/run /proc/1/root/requiem; do
 done
 env | grep -q KUBERNETES_ && echo "FOUND the address of the API server"
 for host in 10.96.0.1/443 169.254.169.254/80; do
-  (exec 3<> "/dev/tcp/$host") 2> /dev/null && echo "FOUND the network: $host"
+  timeout 2 bash -c "exec 3<> /dev/tcp/$host" 2> /dev/null && echo "FOUND the network: $host"
 done
 echo looked
 "#;
@@ -222,8 +222,7 @@ async fn a_store_on_a_claim_waits_for_its_volume_and_outlives_its_pods() -> Resu
     let pod = pods(&site, "default").await?.remove(0);
     site.bed.pods.delete(&pod.name_any(), &DeleteParams::default()).await?;
     let reads = json!({"policy": policy, "inputs": [{"path": "kept", "blob": digest}]});
-    let gone = kube::runtime::wait::conditions::is_deleted(&pod.uid().unwrap_or_default());
-    kube::runtime::wait::await_condition(site.bed.pods.clone(), &pod.name_any(), gone).await?;
+    site.bed.gone(&pod).await?;
     site.execute("reads", "cat kept", reads).await?;
     assert_eq!(tail(&site.success("reads").await?), "for later\n");
     let successor = pods(&site, "default").await?.remove(0);
@@ -272,12 +271,8 @@ async fn pods_of_a_pool_go_with_it_and_show_no_credential() -> Result<(), Failur
         }
     }
     site.pools.delete("default", &DeleteParams::default()).await?;
-    for pod in all {
-        let gone = kube::runtime::wait::conditions::is_deleted(&pod.uid().unwrap_or_default());
-        let waiting = kube::runtime::wait::await_condition(site.bed.pods.clone(), &pod.name_any(), gone);
-        tokio::time::timeout(crate::bed::PATIENCE, waiting)
-            .await
-            .map_err(|_| "a pod outlives its pool")??;
+    for pod in &all {
+        site.bed.gone(pod).await?;
     }
     site.close().await
 }

@@ -192,7 +192,7 @@ impl Operator {
 async fn write_kubeconfig(client: &Client, path: &Path) -> Result<(), Failure> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), OWN_NAMESPACE);
     let request = TokenRequest {
-        spec: TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() },
+        spec: Some(TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() }),
         ..TokenRequest::default()
     };
     let token = accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await?;
@@ -233,9 +233,9 @@ async fn install(client: Client) -> Result<(), Failure> {
     }
     let definitions = Api::all(client);
     for definition in definition::all() {
-        let established = kube::runtime::wait::conditions::is_crd_established();
-        let waiting =
-            kube::runtime::wait::await_condition(definitions.clone(), &definition.name_any(), established);
+        let (name, established) =
+            (definition.name_any(), kube::runtime::wait::conditions::is_crd_established());
+        let waiting = kube::runtime::wait::await_condition(definitions.clone(), &name, established);
         tokio::time::timeout(PATIENCE, waiting).await??;
     }
     Ok(())
