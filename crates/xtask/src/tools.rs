@@ -90,6 +90,14 @@ pub const CNI: Family = Family {
     ldflags: "",
 };
 
+/// What installs the chart. Without its version variable it calls itself v4.3, and refuses charts that ask for a patch of it.
+pub const HELM: Family = Family {
+    name: "helm",
+    tags: "",
+    programs: &[("helm.sh/helm/v4/cmd/helm", "helm")],
+    ldflags: "-X helm.sh/helm/v4/internal/version.version=v4.3.1",
+};
+
 /// The first process of a node, and the container that holds a pod's namespaces. Ours.
 pub const PAUSE: Family = Family { name: "pause", tags: "", programs: &[(".", "pause")], ldflags: "" };
 
@@ -144,6 +152,14 @@ pub fn control_plane() -> Result<ControlPlaneTools> {
         apiserver: kubernetes.join("kube-apiserver"),
         kubectl: kubernetes.join("kubectl"),
     })
+}
+
+/// Helm, built now if need be.
+///
+/// # Errors
+/// As for [`control_plane`].
+pub fn helm() -> Result<PathBuf> {
+    Ok(ensure(&HELM)?.join("helm"))
 }
 
 /// The folder with the programs of `family`, built now if need be.
@@ -330,7 +346,7 @@ mod tests {
 
     #[test]
     fn every_pinned_module_is_summed() {
-        for family in [&ETCD, &KUBERNETES, &KUBERNETES_NODE, &CONTAINERD, &RUNC, &CNI] {
+        for family in [&ETCD, &KUBERNETES, &KUBERNETES_NODE, &CONTAINERD, &RUNC, &CNI, &HELM] {
             let sums = fs::read_to_string(module(family).join("go.sum")).unwrap();
             assert!(sums.lines().count() > 50, "{} has no go.sum", family.name);
         }
