@@ -40,6 +40,8 @@ pub(crate) enum Command {
 pub(crate) enum Exec {
     /// Run one request here, without Kubernetes.
     Run(ExecRun),
+    /// Create an Execution in a cluster, wait for its end, and verify its proof here.
+    Apply(ExecApply),
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,6 +79,30 @@ pub(crate) struct ExecRun {
     pub(crate) proof: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecApply {
+    /// An Execution, as YAML or JSON; - reads standard input.
+    pub(crate) file: PathBuf,
+    /// Namespace, if the file names none [default: that of the kubeconfig's context, or of the pod].
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, then the pod's service account].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// How long to wait for the end.
+    #[arg(long, value_name = "N", default_value_t = 600)]
+    pub(crate) timeout_seconds: u64,
+    /// Write the ProofBundle to this file, for `requiem proof verify`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proof: Option<PathBuf>,
+    /// Delete the Execution afterwards, however it ended.
+    #[arg(long)]
+    pub(crate) delete: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,11 @@
-//! `requiem`: run, store and verify without Kubernetes.
+//! `requiem`: run, store and verify without Kubernetes, and one command that asks a cluster.
 //!
 //! A command computes a [`Report`](report::Report) or a [`CommandError`](error::CommandError); only this file and
 //! `report` write to the terminal. Exit codes: 0 ok · 1 findings or a failed run · 2 unusable input or
 //! environment.
 
 mod arguments;
+mod cluster;
 mod commands;
 mod document;
 mod error;

@@ -2,6 +2,7 @@
 
 mod cas_get;
 mod cas_put;
+mod exec_apply;
 mod exec_run;
 mod health;
 mod proof_verify;
@@ -14,6 +15,7 @@ use crate::report::Report;
 pub(crate) fn run(command: &Command) -> Result<Report, CommandError> {
     match command {
         Command::Exec(Exec::Run(arguments)) => exec_run::run(arguments),
+        Command::Exec(Exec::Apply(arguments)) => exec_apply::run(arguments),
         Command::Cas(Cas::Put(arguments)) => cas_put::run(arguments),
         Command::Cas(Cas::Get(arguments)) => cas_get::run(arguments),
         Command::Proof(Proof::Verify(arguments)) => proof_verify::run(arguments),

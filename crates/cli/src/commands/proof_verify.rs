@@ -20,7 +20,7 @@ const NOT_CHECKED: &str = "who made it (no signature was checked); whether a re-
 
 /// The document of a verified bundle.
 #[derive(Serialize)]
-struct Verdict<'a> {
+pub(crate) struct Verdict<'a> {
     ok: bool,
     verdict: &'static str,
     not_checked: &'static str,
@@ -40,9 +40,14 @@ struct Verdict<'a> {
 /// Runs the command.
 pub(crate) fn run(arguments: &ProofVerify) -> Result<Report, CommandError> {
     let content = store::read(&arguments.file, MAX_FILE_BYTES as u64)?;
-    let file = ProofFile::parse(&content).map_err(|error| no_proof(&error))?;
-    let verified = file.verify().map_err(|error| refused(&error))?;
+    let verified = verify(&content)?;
     Ok(Report::new(&document(&verified), text(&verified), true))
+}
+
+/// Recomputes the bundle in `content`.
+pub(crate) fn verify(content: &[u8]) -> Result<Verified, CommandError> {
+    let file = ProofFile::parse(content).map_err(|error| no_proof(&error))?;
+    file.verify().map_err(|error| refused(&error))
 }
 
 fn no_proof(error: &ProofFileError) -> CommandError {
@@ -69,7 +74,8 @@ fn refused(error: &VerifyError) -> CommandError {
     CommandError::finding(error.code(), format!("the bundle is refused: {error}"), hint)
 }
 
-fn document(verified: &Verified) -> Verdict<'_> {
+/// The document of a verified bundle.
+pub(crate) fn document(verified: &Verified) -> Verdict<'_> {
     let identity = &verified.body.run.identity;
     Verdict {
         ok: true,
@@ -89,7 +95,8 @@ fn document(verified: &Verified) -> Verdict<'_> {
     }
 }
 
-fn text(verified: &Verified) -> String {
+/// The same for people.
+pub(crate) fn text(verified: &Verified) -> String {
     let (facts, run) = (&verified.body.execution, &verified.body.run);
     let identity = &run.identity;
     let command: Vec<String> = facts.request.argv.iter().map(|argument| printable(argument)).collect();
