@@ -4,10 +4,12 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Request;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::metrics::Metrics;
 use crate::queue::Key;
@@ -121,18 +123,41 @@ impl Writer {
         Self { client, metrics }
     }
 
-    /// Merges `patch` into the status subresource.
+    /// Replaces the status of the object that `meta` names, if UID and resourceVersion are still its own.
+    ///
+    /// The body is metadata and status alone: of a write to `/status` the server takes nothing else. A replacement
+    /// costs the server about a millisecond less than a merge patch, which it must apply first.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub async fn patch_status<K>(&self, key: &Key, patch: &serde_json::Value) -> Result<K, ApiError>
-    where
-        K: Kind,
-    {
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let api = self.api::<K>(key);
-        let merge = Patch::Merge(patch);
-        self.counted(Act::on::<K>("patch", key), api.patch_status(&key.name, &params, &merge)).await
+    pub async fn replace_status<K: Kind>(
+        &self,
+        meta: &ObjectMeta,
+        status: &impl Serialize,
+    ) -> Result<K, ApiError> {
+        let key = Key {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+        };
+        let body = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": meta.uid,
+                "resourceVersion": meta.resource_version,
+            },
+            "status": status,
+        });
+        let act = Act::on::<K>("update", &key);
+        let path = K::url_path(&(), Some(&key.namespace));
+        let request =
+            Request::new(path).replace_subresource("status", &key.name, &writing(), body.to_string().into());
+        match request {
+            Ok(request) => self.counted(act, self.client.request(request)).await,
+            Err(error) => Err(no_answer(&act, error.to_string())),
+        }
     }
 
     /// Creates `object`.
@@ -140,10 +165,9 @@ impl Writer {
     /// # Errors
     /// See [`ApiError`].
     pub async fn create<K: Kind>(&self, object: &K) -> Result<K, ApiError> {
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let key = Key::of(object);
         let api = self.api::<K>(&key);
-        self.counted(Act::on::<K>("create", &key), api.create(&params, object)).await
+        self.counted(Act::on::<K>("create", &key), api.create(&writing(), object)).await
     }
 
     /// Applies `object` server-side in the name of `manager`; with `force`, also over fields of somebody else.
@@ -213,6 +237,10 @@ impl<'a> Act<'a> {
     fn on<K: Kind>(verb: &'static str, key: &'a Key) -> Self {
         Self { verb, kind: K::kind(&()).into_owned(), key }
     }
+}
+
+fn writing() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 async fn within<T>(act: &Act<'_>, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {

@@ -2,7 +2,7 @@
 //! nothing that it has not recomputed; never sees payload bytes.
 //!
 //! ```text
-//! watch ─▶ cache ─▶ queue ─▶ reconcile: observe → validate → decide → apply → report ─▶ one status patch
+//! watch ─▶ cache ─▶ queue ─▶ reconcile: observe → validate → decide → apply → report ─▶ one status write
 //!                     ▲                                        │
 //!                     └── follower, health, gates ◀────────────┴──▶ executors (HTTP/2 over mTLS)
 //! ```

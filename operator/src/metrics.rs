@@ -228,7 +228,7 @@ mod tests {
         metrics.finished("Succeeded", true, Duration::from_millis(12));
         metrics.dispatch_error("Timeout");
         metrics.dispatch_call("PUT", Duration::from_millis(2));
-        metrics.api_write("patch", "Execution", "ok");
+        metrics.api_write("update", "Execution", "ok");
         metrics.proof_verdict("Verified");
         metrics.event("published");
         metrics.backlog("Execution", 1, 2);
@@ -239,7 +239,7 @@ mod tests {
         let families = text.lines().filter(|line| line.starts_with("# TYPE requiem_operator_")).count();
         assert_eq!(families, 14, "{text}");
         assert!(text.contains(
-            "requiem_operator_api_writes_total{kind=\"Execution\",result=\"ok\",verb=\"patch\"} 1"
+            "requiem_operator_api_writes_total{kind=\"Execution\",result=\"ok\",verb=\"update\"} 1"
         ));
     }
 }

@@ -1,11 +1,13 @@
 //! SIGKILL at random moments while work is going on: nothing is lost, nothing has two results.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::ResourceExt;
 use requiem_crds::Execution;
+use requiem_executor::journal::{Journal, JournalOptions, Phase};
 use requiem_tests::{Bed, Failure, processes_with};
 use serde_json::json;
 
@@ -36,6 +38,17 @@ fn roots(execution: &Execution) -> (Option<String>, Option<String>) {
         status.and_then(|status| status.proof_root).map(|root| root.to_string()),
         status.and_then(|status| status.result.as_ref()).map(|result| format!("{result:?}")),
     )
+}
+
+/// How many results the executor wrote down for each UID.
+fn results(store: &Path) -> Result<BTreeMap<String, usize>, Failure> {
+    let (_journal, replay) =
+        Journal::open(&store.join("journal"), JournalOptions::default(), Box::new(|_| Ok(())))?;
+    let mut results = BTreeMap::new();
+    for (key, logged) in replay.attempts {
+        *results.entry(key.uid).or_default() += usize::from(matches!(logged.phase, Phase::Sealed { .. }));
+    }
+    Ok(results)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,5 +103,10 @@ async fn two_hundred_executions_survive_kills_of_operator_and_executor() -> Resu
     }
     assert_eq!((last.len(), bundles.len()), (EXECUTIONS, EXECUTIONS));
     assert_eq!(processes_with(&marker), Vec::<u32>::new());
+    bed.stack.stop()?;
+    let results = results(bed.stack.store())?;
+    for (name, execution) in &last {
+        assert_eq!(results.get(&execution.uid().unwrap_or_default()), Some(&1), "results of {name}");
+    }
     Ok(())
 }

@@ -5,11 +5,11 @@
 //! 2 validate  object → plan                           pure
 //! 3 decide    plan × observed → step                  pure
 //! 4 apply     calls executors, creates the ProofBundle   client
-//! 5 report    one status patch                        client
+//! 5 report    one status write                        client
 //! ```
 //!
 //! The warm way: watch event → start and wait in one call → the proof is recomputed → ProofBundle → one status
-//! patch → acknowledgement. A run that outlives two seconds gets one more status, and a background task that
+//! write → acknowledgement. A run that outlives two seconds gets one more status, and a background task that
 //! waits for its end.
 
 pub mod apply;

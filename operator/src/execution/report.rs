@@ -1,6 +1,6 @@
-//! Step 5: one patch that says everything: observedGeneration, all conditions, all fields.
+//! Step 5: one write that says everything: observedGeneration, all conditions, all fields.
 //!
-//! The status is a pure function of what was applied. The patch names UID and resourceVersion, so a status that
+//! The status is a pure function of what was applied. The write names UID and resourceVersion, so a status that
 //! was computed from an old object is refused by the API server; so is every change of a terminal field.
 
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use kube::api::ObjectMeta;
 use requiem_crds::condition::{ConditionStatus, ConditionType, Reason, Wanted, conditions};
 use requiem_crds::status::{EngineStatus, ProofBundleRef, ResultReason, StreamStatus};
 use requiem_crds::{Execution, ExecutionStatus};
-use serde_json::json;
 
 use super::apply::Settled;
 use super::decide::{Progress, Proof};
@@ -139,7 +138,7 @@ pub async fn progress(
     if status == previous {
         return Ok(Written::Unchanged);
     }
-    match patch(context, &object.metadata, &status).await {
+    match context.writer.replace_status::<Execution>(&object.metadata, &status).await {
         Ok(mut written) => {
             written.metadata.managed_fields = None;
             let uid = object.metadata.uid.as_deref().unwrap_or_default();
@@ -160,7 +159,8 @@ pub async fn end(context: &Context, object: &Execution, settled: &Settled) -> Re
         let previous = object.status.clone().unwrap_or_default();
         terminal(settled, &previous, object.metadata.generation.unwrap_or(0), &now())
     };
-    let mut fenced = match patch(context, &object.metadata, &status(object)).await {
+    let mut fenced = match context.writer.replace_status::<Execution>(&object.metadata, &status(object)).await
+    {
         Ok(_) => return Ok(Written::Yes),
         Err(ApiError::Gone { .. }) => return Ok(Written::Superseded),
         Err(error @ ApiError::Fenced { .. }) => error,
@@ -175,7 +175,7 @@ pub async fn end(context: &Context, object: &Execution, settled: &Settled) -> Re
         if live.status.as_ref().is_some_and(|status| status.terminal) {
             return Ok(Written::Superseded);
         }
-        match patch(context, &live.metadata, &status(&live)).await {
+        match context.writer.replace_status::<Execution>(&live.metadata, &status(&live)).await {
             Ok(_) => return Ok(Written::Yes),
             Err(ApiError::Gone { .. }) => return Ok(Written::Superseded),
             Err(error @ ApiError::Fenced { .. }) => fenced = error,
@@ -197,27 +197,11 @@ pub async fn invalid(
 ) -> Result<Written, ApiError> {
     let generation = meta.generation.unwrap_or(0);
     let status = ended(ResultReason::InvalidSpec, &refusal.0, previous, generation, &now());
-    match patch(context, meta, &status).await {
+    match context.writer.replace_status::<Execution>(meta, &status).await {
         Ok(_) => Ok(Written::Yes),
         Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(Written::Superseded),
         Err(error) => Err(error),
     }
-}
-
-async fn patch(
-    context: &Context,
-    meta: &ObjectMeta,
-    status: &ExecutionStatus,
-) -> Result<Execution, ApiError> {
-    let key = Key {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-    };
-    let body = json!({
-        "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
-        "status": status,
-    });
-    context.writer.patch_status(&key, &body).await
 }
 
 fn micro_time(text: &str) -> Option<MicroTime> {

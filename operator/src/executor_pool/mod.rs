@@ -5,7 +5,7 @@
 //! 2 validate  spec → what pods are made from           pure
 //! 3 decide    pods → make, end                          pure
 //! 4 apply     certificates, pods                        client
-//! 5 report    answers and pods → one status patch, only when something changed
+//! 5 report    answers and pods → one status write, only when something changed
 //! ```
 //!
 //! A pool is looked at when its spec changes, when one of its pods does, when an executor goes or comes back, and every
@@ -31,7 +31,6 @@ use k8s_openapi::jiff::Timestamp;
 use requiem_crds::condition::Reason;
 use requiem_crds::executor_pool::PodsSpec;
 use requiem_crds::{ExecutorPool, ExecutorPoolStatus};
-use serde_json::json;
 
 use crate::context::{Context, kinds};
 use crate::dispatch::Endpoint;
@@ -172,16 +171,7 @@ async fn report(
     if status == previous {
         return Ok(());
     }
-    let mut body = json!({
-        "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
-        "status": status,
-    });
-    // A merge patch keeps what it does not name, and what is empty is not named.
-    body["status"]["endpoints"] = json!(status.endpoints);
-    body["status"]["replicas"] = json!(status.replicas);
-    body["status"]["readyReplicas"] = json!(status.ready_replicas);
-    body["status"]["selector"] = json!(status.selector);
-    match context.writer.patch_status::<ExecutorPool>(&Key::of(pool), &body).await {
+    match context.writer.replace_status::<ExecutorPool>(meta, &status).await {
         // When the pool is gone or newer than ours, its next event decides.
         Ok(_) | Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(()),
         Err(error) => Err(error),

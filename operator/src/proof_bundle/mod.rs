@@ -5,7 +5,7 @@
 //! 2 validate  nothing to convert: the body is judged as it is
 //! 3 decide    body × spec → verdict                   pure
 //! 4 apply     creates a bundle for an Execution
-//! 5 report    one status patch
+//! 5 report    one status write
 //! ```
 //!
 //! The flow that created a bundle for an Execution writes its verdict itself, beside the Execution's status; the

@@ -1,15 +1,13 @@
-//! Step 5: the verdict, in one patch.
+//! Step 5: the verdict, in one write.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use requiem_crds::condition::{ConditionStatus, ConditionType, Reason, Wanted, conditions};
 use requiem_crds::{ProofBundle, ProofBundleStatus};
-use serde_json::json;
 
 use super::decide::Judgement;
 use crate::context::Context;
 use crate::kubeapi::ApiError;
-use crate::queue::Key;
 
 /// The status that tells `judgement`.
 pub fn status(
@@ -61,11 +59,7 @@ pub async fn report(
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     let previous = bundle.status.clone().unwrap_or_default();
     let status = status(judgement, &previous, meta.generation.unwrap_or(0), &now);
-    let body = json!({
-        "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
-        "status": status,
-    });
-    match context.writer.patch_status::<ProofBundle>(&Key::of(bundle), &body).await {
+    match context.writer.replace_status::<ProofBundle>(meta, &status).await {
         Ok(_) => Ok(true),
         Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(false),
         Err(error) => Err(error),
