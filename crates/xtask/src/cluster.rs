@@ -25,7 +25,7 @@ pub use node::Node;
 pub use running::{ControlPlane, clean, down, list, status};
 
 use crate::process::Background;
-use crate::{Error, Result, prerequisites, process, progress, tools};
+use crate::{Error, Result, paths, prerequisites, process, progress, tools};
 
 /// Where a cluster can be reached: all that suites and demos need to know of it.
 #[derive(Debug, Clone)]
@@ -203,6 +203,17 @@ impl Access {
     /// kubectl failed; the error holds what it said.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         process::output(self.command().args(arguments))
+    }
+
+    /// Installs this checkout's CRDs, or brings them up to date, and waits until they are served.
+    ///
+    /// # Errors
+    /// kubectl failed; the error holds what it said.
+    pub fn install_definitions(&self) -> Result<()> {
+        let folder = paths::repository().join("config/crd").display().to_string();
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "--kustomize", &folder])?;
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])?;
+        Ok(())
     }
 }
 

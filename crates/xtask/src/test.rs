@@ -131,7 +131,7 @@ impl Settings {
 // === impl Setting ===
 
 impl Setting {
-    /// A control plane, our own or that of a context.
+    /// A control plane, our own or that of a context, with the definitions: each suite can run by itself.
     fn plane(context: Option<&str>) -> Result<Self> {
         let programs = cargo::build_programs(cargo::Profile::Dev)?;
         let (access, owned, scratch) = match context {
@@ -144,6 +144,7 @@ impl Setting {
                 (owned.access().clone(), Some(owned), None)
             }
         };
+        access.install_definitions()?;
         Ok(Self { access, variables: vec![(PROGRAMS_VARIABLE, programs)], owned, scratch })
     }
 
@@ -152,6 +153,7 @@ impl Setting {
         let programs = cargo::build_programs(cargo::Profile::Dev)?;
         let owned = cluster::up_ephemeral_with(Shape::nodes(2))?;
         images::give(&owned.nodes()?, &owned.folder().join("images"))?;
+        owned.access().install_definitions()?;
         let xtask = std::env::current_exe().map_err(Error::io("find this program"))?;
         let name = PathBuf::from(owned.name().as_str());
         let variables =

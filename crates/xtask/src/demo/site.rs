@@ -103,10 +103,7 @@ impl Site {
         if let Owner::Theirs { definitions, .. } = &mut self.owner {
             *definitions = !there;
         }
-        let folder = paths::repository().join("config/crd");
-        let folder = folder.display().to_string();
-        self.kubectl(&["apply", "--server-side", "--kustomize", &folder])?;
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])?;
+        self.access.install_definitions()?;
         self.access.kubectl(&["create", "namespace", NAMESPACE])?;
         step.done();
         Ok(())
