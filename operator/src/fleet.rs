@@ -12,7 +12,9 @@ use crate::queue::Key;
 /// The executors of one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roster {
-    /// They are pods, and the operator does not see pods, yet or at all; this is why.
+    /// They are pods, which were not listed yet.
+    Unlisted,
+    /// They are pods, and the operator does not see pods; this is why.
     Unwatched(String),
     /// These. Whoever is not here does not count.
     Known(Vec<Post>),
@@ -110,7 +112,7 @@ impl Roster {
     /// Those who are known.
     pub fn posts(&self) -> &[Post] {
         match self {
-            Self::Unwatched(_) => &[],
+            Self::Unlisted | Self::Unwatched(_) => &[],
             Self::Known(posts) => posts,
         }
     }

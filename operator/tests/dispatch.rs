@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, Query};
@@ -10,10 +11,16 @@ use axum::http::{HeaderMap, StatusCode, Version};
 use axum::routing::{get, put};
 use axum::{Json, Router};
 use common::{Pki, Server};
+use k8s_openapi::jiff::Timestamp;
 use requiem_model::ExecutionRequest;
 use requiem_model::attempt::{AttemptState, ErrorBody, Identity, StartAttempt};
-use requiem_operator::dispatch::{DispatchError, Dispatcher, MAX_ANSWER_BYTES, client_config};
+use requiem_operator::certificates::{Authority, Issued, server_name};
+use requiem_operator::dispatch::{
+    DispatchError, Dispatcher, Endpoint, MAX_ANSWER_BYTES, Trust, client_config, issued_config,
+};
 use requiem_operator::metrics::Metrics;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 
 const NAMES: &[&str] = &["127.0.0.1"];
@@ -172,4 +179,70 @@ async fn a_thousand_long_polls_do_not_hold_up_a_start() {
     client.start(&endpoint, &start(), Duration::ZERO).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     polls.iter().for_each(|poll| poll.abort());
+}
+
+#[tokio::test]
+async fn an_issued_certificate_serves_in_its_own_namespace_and_makes_nobody_an_operator() {
+    let (authority, other) = (Authority::generate(Timestamp::now()), Authority::generate(Timestamp::now()));
+    let (authority, other) = (authority.unwrap(), other.unwrap());
+    let issue = |authority: &Authority| authority.server(&server_name("mine"), Timestamp::now()).unwrap();
+    let routes = || Router::new().route("/v1/attempts/{uid}/{n}", get(async || Json(AttemptState::Queued)));
+    let server = Server::start(issued_server(&authority, &issue(&authority)), routes()).await;
+    let endpoint = |namespace: &str| Endpoint {
+        server_name: Some(server_name(namespace)),
+        trust: Trust::Issued,
+        ..server.endpoint("a")
+    };
+    let client = |signer: &Authority, who: &Issued| {
+        let dispatcher = Dispatcher::new(None, Metrics::new().unwrap());
+        let config = issued_config(&who.certificate, &who.key, signer.certificate()).unwrap();
+        dispatcher.identify(Trust::Issued, config);
+        dispatcher
+    };
+    let operator = client(&authority, &authority.operator(Timestamp::now()).unwrap());
+    assert_eq!(operator.ask(&endpoint("mine"), "uid", 1).await.unwrap(), Some(AttemptState::Queued));
+    let foreign = operator.ask(&endpoint("yours"), "uid", 1).await.unwrap_err();
+    assert_eq!(foreign.code(), "Unreachable", "{foreign}");
+    // An executor's certificate is none of a client, and another authority's operator is nobody here.
+    let executor = client(&authority, &issue(&authority));
+    assert_eq!(executor.ask(&endpoint("mine"), "uid", 1).await.unwrap_err().code(), "Unreachable");
+    let stranger = client(&authority, &other.operator(Timestamp::now()).unwrap());
+    assert_eq!(stranger.ask(&endpoint("mine"), "uid", 1).await.unwrap_err().code(), "Unreachable");
+    // What the authority signs outside of its names counts for nothing.
+    let outside = authority.server("api.example.com", Timestamp::now()).unwrap();
+    let server = Server::start(issued_server(&authority, &outside), routes()).await;
+    let outside = Endpoint {
+        server_name: Some("api.example.com".into()),
+        trust: Trust::Issued,
+        ..server.endpoint("a")
+    };
+    assert_eq!(operator.ask(&outside, "uid", 1).await.unwrap_err().code(), "Unreachable");
+}
+
+#[tokio::test]
+async fn without_a_certificate_nobody_is_called_and_the_remedy_is_named() {
+    let pki = Pki::new();
+    let server = Server::start(pki.server(NAMES), Router::new()).await;
+    let dispatcher = Dispatcher::new(None, Metrics::new().unwrap());
+    let error = dispatcher.ask(&server.endpoint("a"), "uid", 1).await.unwrap_err();
+    assert_eq!((error.code(), error.is_absence()), ("NoIdentity", true));
+    assert!(error.to_string().contains("--tls-cert"), "{error}");
+}
+
+fn issued_server(authority: &Authority, issued: &Issued) -> rustls::ServerConfig {
+    let read = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(read(authority.certificate())).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![read(&issued.certificate)], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
 }

@@ -53,7 +53,7 @@ pub enum CertificateError {
     Off,
     /// The API server does not give or take a Secret.
     #[error("{0}; the operator needs the rights on Secrets that docs/operator.md lists")]
-    Api(#[from] ApiError),
+    Api(#[source] Box<ApiError>),
     /// The authority in the cluster is none.
     #[error("{source}; delete Secret {AUTHORITY_SECRET} in namespace {namespace}, and a new one is made")]
     Authority {
@@ -65,6 +65,12 @@ pub enum CertificateError {
     /// What was issued cannot be used.
     #[error("the operator's own certificate cannot be used: {0}")]
     Own(#[from] TlsError),
+}
+
+impl From<ApiError> for CertificateError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(Box::new(error))
+    }
 }
 
 impl CertificateError {

@@ -34,7 +34,9 @@ const SLOWEST_AFTER_LOSS: Duration = Duration::from_secs(10);
 pub enum Pool {
     /// There is none of that name.
     Missing,
-    /// Its pods are not known, and so is not where an attempt may be.
+    /// Its pods were not listed yet.
+    Unlisted,
+    /// Its pods cannot be seen, and so it is not known where an attempt may be.
     Unwatched(String),
     /// These are its executors.
     Executors(Vec<Candidate>),
@@ -194,6 +196,7 @@ fn begin(plan: &Plan, seen: &Observed) -> Step {
     }
     let candidates = match &seen.pool {
         Pool::Executors(candidates) => candidates,
+        Pool::Unlisted => return Step::Hold { report: None, again: FALLBACK },
         Pool::Unwatched(why) => return hold(seen, Reason::NoExecutor, why.clone()),
         Pool::Missing => {
             let message =
@@ -631,6 +634,7 @@ mod tests {
             "hold: ExecutorUnavailable after 0"
         );
         assert_eq!(step(Pool::Unwatched("why".into()), vec![]), "hold: NoExecutor after 0");
+        assert_eq!(step(Pool::Unlisted, vec![]), "hold: silent");
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub fn observe(context: &Context, plan: &Plan) -> Option<Observed> {
     let pool = match context.fleet.roster(&plan.pool) {
         None => Pool::Missing,
         Some(roster) => match &*roster {
+            Roster::Unlisted => Pool::Unlisted,
             Roster::Unwatched(why) => Pool::Unwatched(why.clone()),
             Roster::Known(posts) => {
                 Pool::Executors(posts.iter().map(|post| candidate(context, post)).collect())
@@ -52,7 +53,7 @@ fn candidate(context: &Context, post: &Post) -> Candidate {
 fn outages(context: &Context, pool: &Pool, known: &Known) -> Vec<Outage> {
     let listed = match pool {
         Pool::Executors(candidates) => candidates.as_slice(),
-        Pool::Missing | Pool::Unwatched(_) => &[],
+        Pool::Missing | Pool::Unlisted | Pool::Unwatched(_) => &[],
     };
     let holder = match &known.place {
         Place::At(endpoint, _) | Place::Sent(endpoint) => Some(endpoint),

@@ -67,7 +67,10 @@ impl Member {
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             deadline: meta.deletion_timestamp.as_ref().map(|time| time.0),
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
-            trouble: if stage == Stage::Serving { None } else { trouble::of(&name, pod) },
+            // Containers of a pod that goes have ended because they were told to.
+            trouble: (!matches!(stage, Stage::Serving | Stage::Leaving))
+                .then(|| trouble::of(&name, pod))
+                .flatten(),
             name,
         }
     }

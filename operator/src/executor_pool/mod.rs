@@ -38,6 +38,7 @@ use crate::kubeapi::ApiError;
 use crate::queue::{Key, Verdict};
 use decide::{Action, Wish};
 use member::Member;
+use observe::Unseen;
 use report::Crew;
 use trouble::Trouble;
 use validate::Plan;
@@ -87,16 +88,18 @@ async fn drive(context: &Context, key: &Key) -> Result<Verdict, ApiError> {
 
 async fn of_pods(context: &Context, pool: &ExecutorPool, pods: &PodsSpec) -> Result<Verdict, ApiError> {
     let key = Key::of(pool);
-    if !context.pods.is_known() {
-        // As soon as it is, every pool is looked at.
-        return Ok(Verdict::Done);
-    }
     let mut crew =
         Crew { pool: &key.name, replicas: pods.replicas, persists: pods.store.persists(), ..Crew::default() };
-    let members = context.pods.of(pool).unwrap_or_else(|message| {
-        crew.troubles.push(Trouble { reason: Reason::PodRefused, message });
-        Vec::new()
-    });
+    let members = match context.pods.of(pool) {
+        Ok(members) => members,
+        // As soon as they are listed, every pool is looked at.
+        Err(Unseen::Yet) => return Ok(Verdict::Done),
+        Err(Unseen::Because(message)) => {
+            crew.troubles.push(Trouble { reason: Reason::PodRefused, message });
+            crew.unseen = true;
+            Vec::new()
+        }
+    };
     let plan = Plan::of(pool, pods, context.executor_image.as_deref());
     let template = plan.as_ref().map(|plan| pod::fingerprint(&plan.template())).unwrap_or_default();
     let mut brake = None;
@@ -104,7 +107,7 @@ async fn of_pods(context: &Context, pool: &ExecutorPool, pods: &PodsSpec) -> Res
         // Pods of a pool that is being deleted go with it.
         _ if pool.metadata.deletion_timestamp.is_some() => {}
         Err(trouble) => crew.troubles.push(trouble),
-        Ok(_) if !crew.troubles.is_empty() => {}
+        Ok(_) if crew.unseen => {}
         Ok(plan) => {
             brake = steer(context, &plan, &template, &members, &mut crew.troubles).await;
         }

@@ -34,6 +34,15 @@ enum View {
     Blind(String),
 }
 
+/// Why the pods of a pool are not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unseen {
+    /// They were not listed yet.
+    Yet,
+    /// They cannot be.
+    Because(String),
+}
+
 impl Pods {
     /// A view through `cache`.
     pub fn new(cache: Store<Pod>) -> Self {
@@ -60,11 +69,11 @@ impl Pods {
     ///
     /// # Errors
     /// Why they are not known.
-    pub fn of(&self, pool: &ExecutorPool) -> Result<Vec<Member>, String> {
+    pub fn of(&self, pool: &ExecutorPool) -> Result<Vec<Member>, Unseen> {
         match &*self.view() {
             View::Live => {}
-            View::Empty => return Err("pods were not listed yet".to_owned()),
-            View::Blind(why) => return Err(why.clone()),
+            View::Empty => return Err(Unseen::Yet),
+            View::Blind(why) => return Err(Unseen::Because(why.clone())),
         }
         let key = Key::of(pool);
         let mut members: Vec<Member> = self
@@ -76,11 +85,6 @@ impl Pods {
             .collect();
         members.sort_by(|a, b| (a.ordinal, &a.name).cmp(&(b.ordinal, &b.name)));
         Ok(members)
-    }
-
-    /// Whether it is known yet if pods can be seen.
-    pub fn is_known(&self) -> bool {
-        *self.view() != View::Empty
     }
 
     /// Pods in the cache.

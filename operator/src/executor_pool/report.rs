@@ -34,6 +34,8 @@ pub struct Crew<'a> {
     pub persists: bool,
     /// Its pods.
     pub members: &'a [Member],
+    /// Whether pods cannot be seen; then nothing is known of their number.
+    pub unseen: bool,
     /// What stands in the way, besides what the pods say themselves.
     pub troubles: Vec<Trouble>,
 }
@@ -69,8 +71,8 @@ pub fn of_pods(
     let wanted = manned(crew, ready, live);
     ExecutorPoolStatus {
         summary: Some(format!("{ready}/{}", crew.replicas)),
-        replicas: count(live),
-        ready_replicas: count(ready),
+        replicas: if crew.unseen { previous.replicas } else { count(live) },
+        ready_replicas: if crew.unseen { previous.ready_replicas } else { count(ready) },
         selector: Some(format!("{POOL_LABEL}={}", crew.pool)),
         ..status(endpoints, &wanted, previous, generation, now)
     }
@@ -276,8 +278,15 @@ mod tests {
             serving.map(|member| answer(&executor_name(member, false), true)).collect();
         let troubles =
             troubles.iter().map(|reason| Trouble { reason: *reason, message: "why".into() }).collect();
-        let crew =
-            Crew { pool: POOL, replicas, template: "new", persists: false, members: &members, troubles };
+        let crew = Crew {
+            pool: POOL,
+            replicas,
+            template: "new",
+            persists: false,
+            members: &members,
+            troubles,
+            ..Crew::default()
+        };
         of_pods(&crew, &answers, &ExecutorPoolStatus::default(), 3, &at(1))
     }
 

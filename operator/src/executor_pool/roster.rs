@@ -15,6 +15,7 @@ use requiem_crds::ExecutorPool;
 use requiem_crds::executor_pool::EndpointSpec;
 
 use super::member::{Member, Stage};
+use super::observe::Unseen;
 use super::pod;
 use crate::certificates::server_name;
 use crate::dispatch::{Endpoint, Trust};
@@ -25,14 +26,15 @@ use crate::queue::Key;
 /// asked for the deletion has said that what it has does not count.
 pub const SLACK: Duration = Duration::from_secs(30);
 
-/// The executors of `pool`, which has these pods; `Err` says why they are not known.
-pub fn roster(pool: &ExecutorPool, members: Result<&[Member], String>, now: Timestamp) -> Roster {
+/// The executors of `pool`, which has these pods, as far as they are known.
+pub fn roster(pool: &ExecutorPool, members: Result<&[Member], Unseen>, now: Timestamp) -> Roster {
     let Some(pods) = &pool.spec.pods else {
         return Roster::Known(pool.spec.endpoints.iter().map(fixed).collect());
     };
     let members = match members {
         Ok(members) => members,
-        Err(why) => return Roster::Unwatched(why),
+        Err(Unseen::Yet) => return Roster::Unlisted,
+        Err(Unseen::Because(why)) => return Roster::Unwatched(why),
     };
     let key = Key::of(pool);
     if !pods.store.persists() {
@@ -190,7 +192,8 @@ mod tests {
 
     #[test]
     fn pods_that_are_not_seen_are_not_taken_for_gone() {
-        let roster = roster(&pool(json!({}), 2), Err("why".into()), NOW.parse().unwrap());
-        assert_eq!(roster, Roster::Unwatched("why".into()));
+        let seen = |unseen| roster(&pool(json!({}), 2), Err(unseen), NOW.parse().unwrap());
+        assert_eq!(seen(Unseen::Because("why".into())), Roster::Unwatched("why".into()));
+        assert_eq!(seen(Unseen::Yet), Roster::Unlisted);
     }
 }
