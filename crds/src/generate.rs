@@ -33,6 +33,13 @@ pub struct Generated {
 pub fn files() -> Result<Vec<Generated>, GenerateError> {
     let definitions = definition::all();
     let mut files = definitions.iter().map(definition_file).collect::<Result<Vec<_>, _>>()?;
+    // The same once more for the chart: Helm takes no file from outside of its folder.
+    let copies = files.iter().map(|file| Generated {
+        path: file.path.replace("config/crd/", "charts/requiem/crds/"),
+        content: file.content.clone(),
+    });
+    let copies: Vec<Generated> = copies.collect();
+    files.extend(copies);
     files.push(kustomization(&definitions));
     files.push(Generated {
         path: "docs/reference/api.md".to_owned(),

@@ -94,6 +94,12 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Cluster,
     },
     Suite {
+        name: "chart",
+        covers: "the Helm chart: linted, closed values, equal to config/default, taken by a real API server in every shape",
+        cargo: &["test", "--workspace", "--test", "chart", "--no-fail-fast"],
+        needs: Needs::Cluster,
+    },
+    Suite {
         name: "e2e",
         covers: "Executions applied to a real API server, run by a real executor: every way to end, every refusal",
         cargo: &["test", "--workspace", "--test", "e2e", "--no-fail-fast"],
@@ -109,6 +115,12 @@ pub const SUITES: &[Suite] = &[
         name: "pods",
         covers: "real kubelets: the images run as pods, nodes are disturbed, a cluster that goes leaves nothing",
         cargo: &["test", "--workspace", "--test", "pods", "--no-fail-fast"],
+        needs: Needs::Nodes,
+    },
+    Suite {
+        name: "install",
+        covers: "the chart on a real node, as a user has it: install, work, test, upgrade under load, rollback, uninstall",
+        cargo: &["test", "--workspace", "--test", "install", "--no-fail-fast"],
         needs: Needs::Nodes,
     },
 ];

@@ -136,9 +136,8 @@ async fn judge(
     let bundles: Api<ProofBundle> = Api::namespaced(client.clone(), namespace);
     let bundle = bundles.get(&reference.name).await;
     let bundle = bundle.map_err(|error| refused(&format!("get ProofBundle {}", reference.name), &error))?;
-    let content = serde_json::to_vec_pretty(&bundle).map_err(|error| {
-        CommandError::unusable("Encoding", error.to_string(), "report this defect")
-    })?;
+    let content = serde_json::to_vec_pretty(&bundle)
+        .map_err(|error| CommandError::unusable("Encoding", error.to_string(), "report this defect"))?;
     keep.map_or(Ok(()), |path| store::write(path, &content))?;
     let verified = proof_verify::verify(&content)?;
     let uid = execution.uid().unwrap_or_default();

@@ -1,0 +1,1 @@
+//! The chart on real nodes, as a user has it.
