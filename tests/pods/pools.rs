@@ -11,7 +11,7 @@ use requiem_tests::Failure;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, nodes, once, phase, restricted};
-use crate::site::{Site, label, policy, reason};
+use crate::site::{Site, grant, label, policy, reason};
 
 /// Looks for what is not a payload's business; every line that it prints is a find.
 const HOSTILE: &str = r#"
@@ -128,9 +128,7 @@ async fn what_a_pod_had_when_it_was_killed_runs_once_more_elsewhere() -> Result<
     let spec = json!({"policy": policy("t3")?});
     site.execute("survivor", "sleep 8; echo done", spec).await?;
     let running = site.watch("survivor", |object| attempts(object) == 1).await?;
-    let conditions = running.status.map(|status| status.conditions).unwrap_or_default();
-    let said = conditions.iter().find(|one| one.type_ == "Ready").map(|one| one.message.clone());
-    let said = said.unwrap_or_default();
+    let said = message(&running);
     let all = pods(&site, "default").await?;
     let holder = all.iter().find(|pod| said.contains(&pod.name_any())).ok_or("nobody has it")?;
     let uid = holder.uid();
@@ -275,4 +273,62 @@ async fn pods_of_a_pool_go_with_it_and_show_no_credential() -> Result<(), Failur
         site.bed.gone(pod).await?;
     }
     site.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_may_not_see_pods_says_so_and_serves_the_rest() -> Result<(), Failure> {
+    let site = Site::blind("pool-blind", "restricted").await?;
+    let fixed = json!({
+        "apiVersion": "requiem.dev/v1alpha1", "kind": "ExecutorPool", "metadata": {"name": "fixed"},
+        "spec": {"endpoints": [{"name": "one", "url": "https://127.0.0.1:1"}]},
+    });
+    site.pools.create(&PostParams::default(), &serde_json::from_value(fixed)?).await?;
+    site.pool("default", json!({})).await?;
+    let said = site.says("default", "PodRefused").await?;
+    assert!(said.contains("cannot watch pods") && said.contains("docs/operator.md"), "{said}");
+    let said = site.says("fixed", "NoExecutor").await?;
+    assert!(said.contains("--tls-cert"), "{said}");
+    let verbs = ["get", "list", "watch", "create", "delete"];
+    let pods = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]);
+    grant(&site.bed, &site.bed.namespace, "pods", pods).await?;
+    site.settled("default", 1).await?;
+    site.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_on_a_node_that_is_cut_off_waits_and_the_rest_goes_on() -> Result<(), Failure> {
+    let site = Site::alone("pool-cut", "restricted").await?;
+    site.pool("default", json!({"replicas": 2})).await?;
+    site.settled("default", 2).await?;
+    let policy = policy("t3")?;
+    site.execute("caught", "sleep 6; echo done", json!({"policy": policy})).await?;
+    let running = site.watch("caught", |object| attempts(object) == 1).await?;
+    let said = message(&running);
+    let all = pods(&site, "default").await?;
+    let holder = all.iter().find(|pod| said.contains(&pod.name_any())).ok_or("nobody has it")?;
+    let on = holder.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let node = nodes()?.into_iter().find(|node| node.name() == on).ok_or("it is on no node")?;
+    node.cut()?;
+    let cut = async {
+        let away = site.watch("caught", |object| message(object).contains("goes on when it answers")).await?;
+        for number in 0..2 {
+            let name = format!("beside-{number}");
+            site.execute(&name, "echo done", json!({"policy": policy})).await?;
+            let status = site.success(&name).await?.status.unwrap_or_default();
+            assert_ne!(status.executor, Some(holder.name_any()), "the node is cut off");
+        }
+        Ok::<_, Failure>(away)
+    };
+    let away = cut.await;
+    node.mend()?;
+    away?;
+    let execution = site.success("caught").await?;
+    assert_eq!(attempts(&execution), 1, "it ran on while nobody could ask");
+    site.settled("default", 2).await?;
+    site.close().await
+}
+
+fn message(execution: &requiem_crds::Execution) -> String {
+    let conditions = execution.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    conditions.iter().find(|one| one.type_ == "Ready").map(|one| one.message.clone()).unwrap_or_default()
 }

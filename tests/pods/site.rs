@@ -54,10 +54,42 @@ impl Drop for Operator {
 impl Site {
     /// A fresh one. Pods must pass `level` of pod security.
     pub(crate) async fn start(purpose: &str, level: &str) -> Result<Self, Failure> {
+        Self::on(Bed::new(purpose, level).await?).await
+    }
+
+    /// As [`Site::start`], for a test that disturbs nodes.
+    pub(crate) async fn alone(purpose: &str, level: &str) -> Result<Self, Failure> {
+        Self::on(Bed::alone(purpose, level).await?).await
+    }
+
+    /// As [`Site::start`], with an operator whose account may do nothing with pods.
+    pub(crate) async fn blind(purpose: &str, level: &str) -> Result<Self, Failure> {
         let bed = Bed::new(purpose, level).await?;
+        INSTALLED.get_or_try_init(|| install(bed.client.clone())).await?;
+        let kinds = ["executions", "executorpools", "proofbundles"];
+        let statuses = kinds.map(|kind| format!("{kind}/status"));
+        let rules = json!([
+            {"apiGroups": ["requiem.dev"], "resources": kinds, "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["requiem.dev"], "resources": statuses, "verbs": ["patch"]},
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["requiem-executor-tls"], "verbs": ["create", "patch"]},
+        ]);
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "blind"}});
+        make(&bed.client, &bed.namespace, account).await?;
+        grant(&bed, &bed.namespace, "some", rules).await?;
+        let own = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["requiem-ca"], "verbs": ["get", "create", "patch"]}]);
+        grant(&bed, OWN_NAMESPACE, &bed.namespace, own).await?;
+        let operator = Operator::start(&bed.client, &bed.namespace, &bed.namespace, "blind").await?;
+        Self::with(bed, operator)
+    }
+
+    async fn on(bed: Bed) -> Result<Self, Failure> {
+        INSTALLED.get_or_try_init(|| install(bed.client.clone())).await?;
+        let operator = Operator::start(&bed.client, &bed.namespace, OWN_NAMESPACE, ACCOUNT).await?;
+        Self::with(bed, operator)
+    }
+
+    fn with(bed: Bed, operator: Operator) -> Result<Self, Failure> {
         let client = bed.client.clone();
-        INSTALLED.get_or_try_init(|| install(client.clone())).await?;
-        let operator = Operator::start(&client, &bed.namespace).await?;
         Ok(Self {
             executions: Api::namespaced(client.clone(), &bed.namespace),
             pools: Api::namespaced(client.clone(), &bed.namespace),
@@ -169,10 +201,10 @@ impl Site {
 }
 
 impl Operator {
-    async fn start(client: &Client, namespace: &str) -> Result<Self, Failure> {
+    async fn start(client: &Client, namespace: &str, home: &str, account: &str) -> Result<Self, Failure> {
         let folder = tempfile::tempdir()?;
         let kubeconfig = folder.path().join("kubeconfig");
-        write_kubeconfig(client, &kubeconfig).await?;
+        write_kubeconfig(client, home, account, &kubeconfig).await?;
         let log = folder.path().join("log");
         let file = Arc::new(File::create(&log)?);
         let child = Command::new(setting(PROGRAMS)?.join("requiem-operator"))
@@ -188,14 +220,14 @@ impl Operator {
     }
 }
 
-/// A kubeconfig with the operator's service account: its rights are what is tested, too.
-async fn write_kubeconfig(client: &Client, path: &Path) -> Result<(), Failure> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), OWN_NAMESPACE);
+/// A kubeconfig with a service account of the namespace `home`: its rights are what is tested, too.
+async fn write_kubeconfig(client: &Client, home: &str, account: &str, path: &Path) -> Result<(), Failure> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), home);
     let request = TokenRequest {
         spec: Some(TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() }),
         ..TokenRequest::default()
     };
-    let token = accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await?;
+    let token = accounts.create_token_request(account, &PostParams::default(), &request).await?;
     let token = token.status.ok_or("no token")?.token;
     let text = std::fs::read_to_string(setting(KUBECONFIG)?)?;
     let mut config: Value = serde_norway::from_str(&text)?;
@@ -238,6 +270,29 @@ async fn install(client: Client) -> Result<(), Failure> {
         let waiting = kube::runtime::wait::await_condition(definitions.clone(), &name, established);
         tokio::time::timeout(PATIENCE, waiting).await??;
     }
+    Ok(())
+}
+
+/// Gives the account `blind` of the bed's namespace these rights in `namespace`.
+pub(crate) async fn grant(bed: &Bed, namespace: &str, name: &str, rules: Value) -> Result<(), Failure> {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    let version = format!("{GROUP}/v1");
+    let metadata = json!({"name": name});
+    let role = json!({"apiVersion": version, "kind": "Role", "metadata": metadata, "rules": rules});
+    make(&bed.client, namespace, role).await?;
+    let binding = json!({
+        "apiVersion": version, "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": "blind", "namespace": bed.namespace}],
+    });
+    make(&bed.client, namespace, binding).await
+}
+
+async fn make(client: &Client, namespace: &str, document: Value) -> Result<(), Failure> {
+    let object: DynamicObject = serde_json::from_value(document)?;
+    let resource = resource(&object.types.clone().unwrap_or_default())?;
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    api.create(&PostParams::default(), &object).await?;
     Ok(())
 }
 
