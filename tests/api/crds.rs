@@ -19,7 +19,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{DynamicObject, Request};
 use kube::runtime::wait::{await_condition, conditions::is_crd_established};
 use kube::{Client, Config, ResourceExt as _};
-use requiem_crds::{Execution, ExecutionSpec, ExecutionStatus, ExecutorPool, ProofBundle, definition};
+use requiem_crds::{Execution, ExecutionSpec, ExecutionStatus, ProofBundle, definition};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
