@@ -75,6 +75,8 @@ pub enum Reason {
     NoEndpoints,
     /// Of a pool: pods are being made, replaced or drained, as the spec wants it.
     PodsChanging,
+    /// Of an Execution: its own pod starts.
+    PodStarting,
     /// Of a pool: an image of its pods cannot be had.
     ImageUnavailable,
     /// Of a pool: the seccomp profile is not on the node.
@@ -189,7 +191,7 @@ impl From<bool> for ConditionStatus {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Queued,
         Self::Running,
         Self::Retrying,
@@ -205,6 +207,7 @@ impl Reason {
         Self::SomeExecutorsReady,
         Self::NoEndpoints,
         Self::PodsChanging,
+        Self::PodStarting,
         Self::ImageUnavailable,
         Self::ProfileMissing,
         Self::Unschedulable,
@@ -234,6 +237,7 @@ impl Reason {
             Self::SomeExecutorsReady => "SomeExecutorsReady",
             Self::NoEndpoints => "NoEndpoints",
             Self::PodsChanging => "PodsChanging",
+            Self::PodStarting => "PodStarting",
             Self::ImageUnavailable => "ImageUnavailable",
             Self::ProfileMissing => "ProfileMissing",
             Self::Unschedulable => "Unschedulable",

@@ -8,6 +8,7 @@ use requiem_model::{Layer, Requirement};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::executor_pool::DedicatedPod;
 use crate::quantity::ByteQuantity;
 use crate::rules::{immutable, refusing, valid};
 use crate::status::ExecutionStatus;
@@ -282,9 +283,13 @@ pub enum LayerRequirement {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutorSpec {
-    /// The pool whose executors may take it.
+    /// The pool whose executors may take it; not looked at where `pod` is given.
     #[serde(default)]
     pub pool_ref: PoolRef,
+    /// A pod for this Execution alone, in an image of your choice, instead of a pool. Slower than a pool by the start of a
+    /// pod; its inputs must be inline, since a new pod has an empty store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<DedicatedPod>,
 }
 
 /// An ExecutorPool in the same namespace.

@@ -143,6 +143,48 @@ pub struct PodsSpec {
     pub seccomp_profile: String,
 }
 
+/// A pod of its own for one Execution, made for it and gone when its result is safe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DedicatedPod {
+    /// Image in which the command finds its programs. Nothing of Requiem need be in it.
+    #[schemars(schema_with = "schema::image")]
+    pub image: String,
+    /// How much of the sandbox the pod makes possible, and what it needs for it; as in spec.pods of an ExecutorPool.
+    #[serde(default)]
+    pub tier: Tier,
+    /// When images are pulled; the rule of Kubernetes (by the tag) if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<PullPolicy>,
+    /// Secrets of this namespace that the kubelet shows to registries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub image_pull_secrets: Vec<SecretName>,
+    /// Resources of the two containers of the pod.
+    #[serde(default)]
+    pub resources: PodResources,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::node_labels")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that do not keep the pod away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<TolerationSpec>,
+    /// RuntimeClass of the pod; the node's own runtime if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub runtime_class_name: Option<String>,
+    /// PriorityClass of the pod; the cluster's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub priority_class_name: Option<String>,
+    /// Seccomp profile of tiers T1 and T2, as a path below the kubelet's seccomp folder.
+    #[serde(default = "default_profile")]
+    #[schemars(schema_with = "schema::profile")]
+    pub seccomp_profile: String,
+}
+
 /// What a pod asks of its node, and so how much of the sandbox there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Tier {
@@ -402,6 +444,29 @@ impl Default for ExecutorPoolStatus {
             ready_replicas: None,
             selector: None,
             endpoints: Vec::new(),
+        }
+    }
+}
+
+impl DedicatedPod {
+    /// The same as a pool of one pod that runs one Execution at a time.
+    pub fn as_pods(&self) -> PodsSpec {
+        PodsSpec {
+            replicas: 1,
+            slots: 1,
+            tier: self.tier,
+            image: None,
+            workload_image: self.image.clone(),
+            image_pull_policy: self.image_pull_policy,
+            image_pull_secrets: self.image_pull_secrets.clone(),
+            resources: self.resources.clone(),
+            store: StoreSpec::default(),
+            node_selector: self.node_selector.clone(),
+            tolerations: self.tolerations.clone(),
+            runtime_class_name: self.runtime_class_name.clone(),
+            priority_class_name: self.priority_class_name.clone(),
+            drain_seconds: default_drain(),
+            seccomp_profile: self.seccomp_profile.clone(),
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | events to caches and queues | [`watching`], [`queue`], [`backoff`] |
 //! | the three kinds | [`execution`], [`proof_bundle`], [`executor_pool`] |
 //! | executors: who counts, calls, outages, full queues | [`fleet`], [`dispatch`], [`health`], [`gates`] |
+//! | pods of single Executions | [`dedicated`] |
 //! | certificates of executors in pods | [`certificates`] |
 //! | the API server: writes, events | [`kubeapi`], [`events`] |
 //! | figures, health, readiness | [`metrics`], [`admin`] |
@@ -23,6 +24,7 @@ pub mod args;
 pub mod backoff;
 pub mod certificates;
 pub mod context;
+pub mod dedicated;
 pub mod dispatch;
 pub mod events;
 pub mod execution;

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 
 use crate::admin::Readiness;
 use crate::context::{Context, Guarded};
+use crate::dedicated;
 use crate::execution;
-use crate::executor_pool::pod::POOL_LABEL;
+use crate::executor_pool::pod::{EXECUTOR_NAME, NAME_LABEL};
 use crate::executor_pool::{self, observe};
 use crate::proof_bundle;
 use crate::queue::Key;
@@ -180,7 +181,7 @@ fn pool_changed(context: &Context, pool: &Key) {
 
 /// Watches executor pods. An operator that may not see pods serves pools of fixed addresses all the same.
 pub async fn pods(watching: Watching, context: Context, mut cache: Writer<Pod>) {
-    let config = watcher::Config::default().labels(POOL_LABEL);
+    let config = watcher::Config::default().labels(&format!("{NAME_LABEL}={EXECUTOR_NAME}"));
     let on = |event: Event<Pod>| {
         cache.apply_watcher_event(&event);
         match event {
@@ -188,6 +189,9 @@ pub async fn pods(watching: Watching, context: Context, mut cache: Writer<Pod>) 
                 executor_pool::refresh(&context);
                 if let Some(pool) = observe::pool_of(&pod) {
                     context.pool_queue.push(pool);
+                }
+                if let Some((execution, _)) = dedicated::execution_of(&pod) {
+                    context.execution_queue.push(execution);
                 }
             }
             Event::InitDone => {

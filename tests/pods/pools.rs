@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, LogParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use requiem_tests::Failure;
 use serde_json::{Value, json};
 
@@ -331,4 +331,50 @@ async fn what_runs_on_a_node_that_is_cut_off_waits_and_the_rest_goes_on() -> Res
 fn message(execution: &requiem_crds::Execution) -> String {
     let conditions = execution.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     conditions.iter().find(|one| one.type_ == "Ready").map(|one| one.message.clone()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_may_have_a_pod_of_its_own_that_goes_when_its_result_is_safe() -> Result<(), Failure> {
+    let site = Site::start("pool-own", "restricted").await?;
+    let own = |image: &str| {
+        let pod = json!({"image": image, "imagePullPolicy": "Never", "tier": "T3"});
+        Ok::<_, Failure>(json!({"policy": policy("t3")?, "executor": {"pod": pod}}))
+    };
+    let image = requiem_xtask::images::payload::NAME;
+    site.execute("plain", "echo hello", own(image)?).await?;
+    site.execute("fails", "exit 3", own(image)?).await?;
+    site.execute("nowhere", "echo hello", own("requiem.dev/nothing:1")?).await?;
+    assert_eq!(tail(&site.success("plain").await?), "hello\n");
+    let failed = site.watch("fails", |object| object.status.as_ref().is_some_and(|one| one.terminal)).await?;
+    assert_eq!(failed.status.and_then(|status| status.exit_code), Some(3));
+    let stuck = |object: &requiem_crds::Execution| message(object).contains("spec.executor.pod.image");
+    let stuck = site.watch("nowhere", stuck).await?;
+    assert!(message(&stuck).contains("requiem.dev/nothing:1"), "{}", message(&stuck));
+    let cancel = json!({"spec": {"cancel": true}});
+    site.executions.patch("nowhere", &PatchParams::default(), &Patch::Merge(&cancel)).await?;
+    let over = site.watch("nowhere", |object| object.status.as_ref().is_some_and(|one| one.terminal)).await?;
+    assert_eq!(attempts(&over), 1);
+    let dedicated = ListParams::default().labels("requiem.dev/dedicated=true");
+    for pod in site.bed.pods.list(&dedicated).await?.items {
+        site.bed.gone(&pod).await?;
+    }
+    site.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_whose_own_pod_is_killed_runs_once_more_in_another() -> Result<(), Failure> {
+    let site = Site::start("pool-anew", "restricted").await?;
+    let pod =
+        json!({"image": requiem_xtask::images::payload::NAME, "imagePullPolicy": "Never", "tier": "T3"});
+    let more = json!({"policy": policy("t3")?, "executor": {"pod": pod}});
+    site.execute("survivor", "sleep 6; echo done", more).await?;
+    let running = |object: &requiem_crds::Execution| message(object).contains("runs on");
+    site.watch("survivor", running).await?;
+    let dedicated = ListParams::default().labels("requiem.dev/dedicated=true");
+    let first = site.bed.pods.list(&dedicated).await?.items.remove(0);
+    site.bed.pods.delete(&first.name_any(), &DeleteParams::default().grace_period(0)).await?;
+    let execution = site.success("survivor").await?;
+    assert_eq!(attempts(&execution), 2);
+    assert_ne!(execution.status.and_then(|status| status.executor), Some(first.name_any()));
+    site.close().await
 }

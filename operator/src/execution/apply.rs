@@ -11,6 +11,7 @@ use super::follow::{self, Followed};
 use super::tracker::Place;
 use super::validate::Plan;
 use crate::context::Context;
+use crate::dedicated;
 use crate::dispatch::{DispatchError, Endpoint, Refusal};
 use crate::kubeapi::ApiError;
 use crate::proof_bundle::{self, Published};
@@ -64,6 +65,7 @@ pub async fn apply(context: &Context, plan: &Plan, step: Step) -> Result<Applied
     match step {
         Step::Rest => Ok(Applied::Rest(Verdict::Done)),
         Step::Ask { attempt, endpoints } => ask(context, plan, attempt, &endpoints).await,
+        Step::Make { attempt } => Ok(make(context, plan, attempt).await),
         Step::Start { attempt, endpoint } => start(context, plan, attempt, endpoint).await,
         Step::Cancel { attempt, endpoint } => cancel(context, plan, attempt, &endpoint).await,
         Step::Follow { attempt, endpoint, report, again } => {
@@ -109,6 +111,19 @@ async fn ask(
         (place, _) => {
             context.tracker.with(&plan.uid, |live| live.place = place);
             Ok(Applied::Again)
+        }
+    }
+}
+
+/// The pod's own events bring the Execution back.
+async fn make(context: &Context, plan: &Plan, attempt: u32) -> Applied {
+    let Some(spec) = &plan.pod else { return Applied::Rest(Verdict::Done) };
+    match dedicated::make(context, plan, spec, attempt).await {
+        Ok(()) => Applied::Rest(Verdict::Again(IN_LINE)),
+        Err(trouble) => {
+            let progress =
+                Progress { reason: trouble.reason, message: trouble.message, attempts: attempt - 1 };
+            Applied::Report(progress, Verdict::Failed { at_least: None })
         }
     }
 }

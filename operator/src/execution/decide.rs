@@ -18,6 +18,7 @@ use super::judge::judge;
 use super::tracker::{Known, Place};
 use super::validate::Plan;
 use crate::backoff;
+use crate::dedicated::Own;
 use crate::dispatch::Endpoint;
 use crate::dispatch::rendezvous::{self, Candidate};
 use crate::health::{GRACE, Outage};
@@ -55,8 +56,10 @@ enum Standing<'a> {
 /// Everything that was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// The pool.
+    /// The pool, or the executor in the pod of this attempt.
     pub pool: Pool,
+    /// The pod of this attempt, if it is to have one of its own.
+    pub own: Option<Own>,
     /// What this process knows.
     pub known: Known,
     /// Endpoints that do not answer, of those that matter here.
@@ -74,6 +77,11 @@ pub enum Step {
         attempt: u32,
         /// All that may have it.
         endpoints: Vec<Endpoint>,
+    },
+    /// Make the pod in which the attempt is to run.
+    Make {
+        /// Number of the attempt.
+        attempt: u32,
     },
     /// Start the attempt, or adopt it, and wait a little for its end.
     Start {
@@ -204,8 +212,11 @@ fn begin(plan: &Plan, seen: &Observed) -> Step {
             return hold(seen, Reason::PoolNotFound, message);
         }
     };
-    if !seen.known.wait.is_zero() && !candidates.is_empty() {
+    if !seen.known.wait.is_zero() && (seen.own.is_some() || !candidates.is_empty()) {
         return Step::Hold { report: None, again: seen.known.wait };
+    }
+    if let Some(step) = seen.own.as_ref().and_then(|own| own_pod(plan, seen, own)) {
+        return step;
     }
     let attempt = seen.known.attempt;
     let takes = || candidates.iter().filter(|candidate| candidate.takes && candidate.absent.is_none());
@@ -216,6 +227,26 @@ fn begin(plan: &Plan, seen: &Observed) -> Step {
     match rendezvous::choose(&plan.uid, attempt, takes()).and_then(|endpoint| outage(seen, endpoint)) {
         Some(outage) => away(seen, outage),
         None => nobody_takes(plan, seen, candidates),
+    }
+}
+
+/// What comes before the start in a pod of its own; nothing when it serves.
+fn own_pod(plan: &Plan, seen: &Observed, own: &Own) -> Option<Step> {
+    let attempt = seen.known.attempt;
+    match own {
+        Own::Serving => None,
+        Own::Missing => Some(Step::Make { attempt }),
+        Own::Starting(Some(trouble)) => Some(hold(seen, trouble.reason, trouble.message.clone())),
+        Own::Starting(None) => {
+            let message = format!("the pod of attempt {attempt} starts");
+            Some(hold(seen, Reason::PodStarting, message))
+        }
+        Own::Lost => {
+            let message = format!("the pod of attempt {attempt} ended before its executor served");
+            let failure =
+                Failure::new(FailureReason::ExecutorLost, message, "see the events of the namespace");
+            Some(failed(plan, seen, None, &failure))
+        }
     }
 }
 
@@ -258,11 +289,11 @@ fn at(plan: &Plan, seen: &Observed, endpoint: &Endpoint, state: &AttemptState) -
         AttemptState::Sealed { sealed } => {
             return Step::Finish(Box::new(ended(plan, seen, endpoint, sealed)));
         }
-        AttemptState::Failed { failure } => return failed(plan, seen, endpoint, failure),
+        AttemptState::Failed { failure } => return failed(plan, seen, Some(endpoint), failure),
         AttemptState::Queued | AttemptState::Running => {}
     }
     match (standing(seen, endpoint), state) {
-        (Standing::Gone, _) => failed(plan, seen, endpoint, &gone(endpoint)),
+        (Standing::Gone, _) => failed(plan, seen, Some(endpoint), &gone(endpoint)),
         (Standing::Moved(now), _) => match silence_of(seen, now) {
             Some(outage) => away(seen, &outage),
             None => Step::Ask { attempt: seen.known.attempt, endpoints: vec![now.clone()] },
@@ -299,11 +330,11 @@ fn follow(plan: &Plan, seen: &Observed, endpoint: &Endpoint, reason: Reason, wha
     step(Some(progress(seen, reason, message)), None)
 }
 
-fn failed(plan: &Plan, seen: &Observed, endpoint: &Endpoint, failure: &Failure) -> Step {
+fn failed(plan: &Plan, seen: &Observed, endpoint: Option<&Endpoint>, failure: &Failure) -> Step {
     let attempt = seen.known.attempt;
     let lost = failure.reason == FailureReason::ExecutorLost;
     if plan.cancel && failure.reason.is_transient() {
-        return Step::Finish(Box::new(Final { endpoint: Some(endpoint.clone()), ..cancelled_early(seen) }));
+        return Step::Finish(Box::new(Final { endpoint: endpoint.cloned(), ..cancelled_early(seen) }));
     }
     let again = if lost {
         seen.known.losses < MAX_LOSSES && attempt < MAX_LOSSES + plan.retry_limit
@@ -325,7 +356,7 @@ fn failed(plan: &Plan, seen: &Observed, endpoint: &Endpoint, failure: &Failure) 
         attempts: attempt,
         proof: None,
         verdict: None,
-        endpoint: Some(endpoint.clone()),
+        endpoint: endpoint.cloned(),
     }))
 }
 
@@ -470,6 +501,7 @@ fn outage<'a>(seen: &'a Observed, endpoint: &Endpoint) -> Option<&'a Outage> {
 mod tests {
     use super::super::samples::{at, body, candidate, endpoint, observed, planned, sealed_state};
     use super::*;
+    use crate::executor_pool::trouble::Trouble;
 
     /// The step in a few words, for tables.
     fn words(step: &Step) -> String {
@@ -484,6 +516,7 @@ mod tests {
                 format!("ask {} about {attempt}", names.join("+"))
             }
             Step::Start { attempt, endpoint } => format!("start {attempt} on {}", endpoint.name),
+            Step::Make { attempt } => format!("make the pod of {attempt}"),
             Step::Cancel { attempt, endpoint } => format!("cancel {attempt} on {}", endpoint.name),
             Step::Follow { attempt, report: said, .. } => format!("follow {attempt}: {}", report(said)),
             Step::Advance { attempt, lost, .. } => format!("advance to {attempt}, lost {lost}"),
@@ -635,6 +668,35 @@ mod tests {
         );
         assert_eq!(step(Pool::Unwatched("why".into()), vec![]), "hold: NoExecutor after 0");
         assert_eq!(step(Pool::Unlisted, vec![]), "hold: silent");
+    }
+
+    #[test]
+    fn a_pod_of_its_own_is_made_waited_for_and_made_anew() {
+        let trouble = |reason| Own::Starting(Some(Trouble { reason, message: "why".into() }));
+        let step = |own, candidates: &[&str], place| {
+            let mut seen = observed(place);
+            seen.pool = Pool::Executors(candidates.iter().map(|name| candidate(name)).collect());
+            seen.own = Some(own);
+            words(&next(&planned(), &seen))
+        };
+        for place in [Place::Nowhere, Place::Unknown] {
+            assert_eq!(step(Own::Missing, &[], place.clone()), "make the pod of 1");
+            assert_eq!(step(Own::Starting(None), &[], place.clone()), "hold: PodStarting after 0");
+            let stuck = trouble(Reason::ImageUnavailable);
+            assert_eq!(step(stuck, &[], place.clone()), "hold: ImageUnavailable after 0");
+            assert_eq!(step(Own::Lost, &[], place), "advance to 2, lost true");
+        }
+        assert_eq!(step(Own::Serving, &["a"], Place::Nowhere), "start 1 on a");
+        assert_eq!(step(Own::Serving, &["a"], Place::Unknown), "ask a about 1");
+        assert_eq!(step(Own::Lost, &[], at(AttemptState::Running)), "advance to 2, lost true");
+        assert_eq!(step(Own::Lost, &["a"], at(AttemptState::Running)), "follow 1: Running after 1");
+        let cancelled = |own| {
+            let (mut plan, mut seen) = (planned(), observed(Place::Nowhere));
+            (plan.cancel, seen.own) = (true, Some(own));
+            words(&next(&plan, &seen))
+        };
+        assert_eq!(cancelled(Own::Missing), "finish Cancelled after 1, kept");
+        assert_eq!(cancelled(Own::Starting(None)), "finish Cancelled after 1, kept");
     }
 
     #[test]

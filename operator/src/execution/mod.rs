@@ -30,6 +30,7 @@ use requiem_crds::status::ResultReason;
 use requiem_crds::{Execution, ExecutionStatus};
 
 use crate::context::{Context, Guarded, kinds};
+use crate::dedicated;
 use crate::kubeapi::ApiError;
 use crate::proof_bundle;
 use crate::queue::{Key, Verdict};
@@ -81,7 +82,10 @@ pub async fn reconcile(context: Context, key: Key) -> Verdict {
 }
 
 async fn drive(context: &Context, key: &Key) -> Result<Verdict, ReconcileError> {
-    let Some(object) = observe::object(context, key) else { return Ok(Verdict::Done) };
+    let Some(object) = observe::object(context, key) else {
+        dedicated::sweep(context, key).await;
+        return Ok(Verdict::Done);
+    };
     let object = match &object.0 {
         Ok(object) => &context.tracker.freshest(object),
         Err(malformed) => {
@@ -130,10 +134,11 @@ async fn conclude(
     }
     if let Some(endpoint) = end.endpoint {
         context.gates.room(&endpoint);
-        tokio::spawn(acknowledge(
-            context.clone(),
-            Orphan { endpoint, uid: plan.uid.clone(), attempt: end.attempts },
-        ));
+        let orphan = Orphan { endpoint, uid: plan.uid.clone(), attempt: end.attempts };
+        tokio::spawn(release(context.clone(), Some(orphan), plan.clone()));
+    } else if end.result != ResultReason::ProofRejected {
+        // The journal of an executor whose proof was refused is evidence, and stays with its pod.
+        tokio::spawn(release(context.clone(), None, plan.clone()));
     }
     // After the status, which somebody waits for: two writes at once make each other slower.
     if let Some(bundle) = bundle {
@@ -160,6 +165,16 @@ fn announce(context: &Context, object: &Execution, result: ResultReason, message
     context.metrics.finished(result.as_str(), succeeded, took);
     if !succeeded {
         context.events.warn(object.object_ref(&()), "Run", result.as_str(), message);
+    }
+}
+
+/// The result is safe: the executor may forget it, and a pod that was made for it goes.
+async fn release(context: Context, attempt: Option<Orphan>, plan: Plan) {
+    if let Some(attempt) = attempt {
+        acknowledge(context.clone(), attempt).await;
+    }
+    if plan.pod.is_some() {
+        dedicated::clear(&context, &plan.key, &plan.uid).await;
     }
 }
 

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use requiem_crds::Execution;
 
 use super::decide::{Observed, Pool};
 use super::tracker::{Known, Place};
 use super::validate::Plan;
 use crate::context::{Context, Guarded};
+use crate::dedicated::{self, Own};
 use crate::dispatch::rendezvous::Candidate;
+use crate::executor_pool::observe::Unseen;
+use crate::executor_pool::roster;
 use crate::fleet::{Post, Roster};
 use crate::health::Outage;
 use crate::queue::Key;
@@ -30,7 +34,33 @@ pub fn object(context: &Context, key: &Key) -> Option<Arc<Guarded<Execution>>> {
 /// Everything that the next decision needs; `None` if the Execution was deleted meanwhile.
 pub fn observe(context: &Context, plan: &Plan) -> Option<Observed> {
     let known = context.tracker.known(&plan.uid, plan.first_attempt)?;
-    let pool = match context.fleet.roster(&plan.pool) {
+    let (pool, own) = match &plan.pod {
+        None => (of_pool(context, plan), None),
+        Some(_) => of_own_pod(context, plan, known.attempt),
+    };
+    let outages = outages(context, &pool, &known);
+    Some(Observed { pool, own, known, outages })
+}
+
+/// The pod of this attempt and its executor, if it has served.
+fn of_own_pod(context: &Context, plan: &Plan, attempt: u32) -> (Pool, Option<Own>) {
+    let members = match context.pods.of_execution(&plan.key, &plan.uid) {
+        Ok(members) => members,
+        Err(Unseen::Yet) => return (Pool::Unlisted, None),
+        Err(Unseen::Because(why)) => return (Pool::Unwatched(why), None),
+    };
+    let name = dedicated::name(&plan.key, &plan.uid, attempt);
+    let own = dedicated::own(&members, &name);
+    let now = Timestamp::now();
+    let counts = members.iter().filter(|member| member.name == name && roster::counts(member, now));
+    let posts = counts.filter_map(|member| roster::post(&plan.key, member, false));
+    let candidate =
+        |post: Post| Candidate { free: true, takes: post.takes, absent: None, endpoint: post.endpoint };
+    (Pool::Executors(posts.map(candidate).collect()), Some(own))
+}
+
+fn of_pool(context: &Context, plan: &Plan) -> Pool {
+    match context.fleet.roster(&plan.pool) {
         None => Pool::Missing,
         Some(roster) => match &*roster {
             Roster::Unlisted => Pool::Unlisted,
@@ -39,9 +69,7 @@ pub fn observe(context: &Context, plan: &Plan) -> Option<Observed> {
                 Pool::Executors(posts.iter().map(|post| candidate(context, post)).collect())
             }
         },
-    };
-    let outages = outages(context, &pool, &known);
-    Some(Observed { pool, known, outages })
+    }
 }
 
 fn candidate(context: &Context, post: &Post) -> Candidate {

@@ -44,7 +44,7 @@ pub(crate) fn observed(place: Place) -> Observed {
         wait: std::time::Duration::ZERO,
         cancelling: false,
     };
-    Observed { pool: Pool::Executors(vec![candidate("a")]), known, outages: vec![] }
+    Observed { pool: Pool::Executors(vec![candidate("a")]), own: None, known, outages: vec![] }
 }
 
 pub(crate) fn at(state: AttemptState) -> Place {

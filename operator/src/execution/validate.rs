@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use requiem_crds::condition::ConditionType;
 use requiem_crds::execution::Publish;
+use requiem_crds::executor_pool::DedicatedPod;
 use requiem_crds::{Execution, convert};
 use requiem_model::attempt::{Identity, StartAttempt};
 use requiem_model::{ExecutionRequest, RequestDigest};
@@ -27,6 +28,8 @@ pub struct Plan {
     pub inline: Vec<String>,
     /// Pool that takes it; in the same namespace.
     pub pool: Key,
+    /// The pod of its own that it wants instead.
+    pub pod: Option<DedicatedPod>,
     /// Whether it waits.
     pub suspend: bool,
     /// Whether it is to end.
@@ -71,6 +74,7 @@ pub fn plan(object: &Execution) -> Result<Plan, InvalidSpec> {
         request_digest,
         inline,
         pool: Key { namespace: key.namespace.clone(), name: object.spec.executor.pool_ref.name.clone() },
+        pod: object.spec.executor.pod.clone(),
         suspend: object.spec.suspend,
         cancel: object.spec.cancel,
         publish: object.spec.proof.publish == Publish::Always,

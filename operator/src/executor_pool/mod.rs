@@ -24,6 +24,7 @@ pub mod trouble;
 pub mod validate;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -33,7 +34,9 @@ use requiem_crds::executor_pool::PodsSpec;
 use requiem_crds::{ExecutorPool, ExecutorPoolStatus};
 
 use crate::context::{Context, kinds};
+use crate::dedicated;
 use crate::dispatch::Endpoint;
+use crate::fleet::Roster;
 use crate::kubeapi::ApiError;
 use crate::queue::{Key, Verdict};
 use decide::{Action, Wish};
@@ -181,8 +184,8 @@ async fn report(
     }
 }
 
-fn posts(context: &Context, pool: &Key) -> std::sync::Arc<crate::fleet::Roster> {
-    context.fleet.roster(pool).unwrap_or_else(|| crate::fleet::Roster::Known(Vec::new()).into())
+fn posts(context: &Context, pool: &Key) -> Arc<Roster> {
+    context.fleet.roster(pool).unwrap_or_else(|| Roster::Known(Vec::new()).into())
 }
 
 /// Works out anew which executors count. Executions of pools where that changed are looked at again; only executors of
@@ -194,16 +197,33 @@ pub fn refresh(context: &Context) {
             rosters.insert(Key::of(pool), observe::executors(context, pool));
         }
     }
+    let now = Timestamp::now();
+    for (execution, member) in context.pods.dedicated() {
+        let post = roster::post(&execution, &member, false).filter(|_| roster::counts(&member, now));
+        let key = dedicated::fleet_key(&execution);
+        let known = rosters.entry(key).or_insert_with(|| Roster::Known(Vec::new()));
+        if let (Roster::Known(posts), Some(post)) = (known, post) {
+            posts.push(post);
+        }
+    }
     let changed = context.fleet.replace(rosters);
     context.health.in_use(context.fleet.endpoints());
-    for pool in changed {
-        context.push_executions_of(&pool);
-    }
+    changed.iter().for_each(|key| look_again(context, key));
 }
 
-/// Something about pods is known now that was not: every pool of pods is looked at.
+/// Something about pods is known now that was not: whoever has pods is looked at.
 pub fn pods_seen(context: &Context) {
     refresh(context);
+    for (execution, _) in context.pods.dedicated() {
+        context.execution_queue.push(execution);
+    }
+    for object in context.executions.state() {
+        if let Ok(execution) = &object.0
+            && execution.spec.executor.pod.is_some()
+        {
+            context.execution_queue.push(Key::of(execution));
+        }
+    }
     for pool in context.pools.state() {
         if let Ok(pool) = &pool.0
             && pool.spec.pods.is_some()
@@ -218,7 +238,17 @@ pub fn pods_seen(context: &Context) {
 /// An endpoint is back: whoever waited for it goes on.
 pub fn is_back(context: &Context, endpoint: &Endpoint) {
     for key in context.fleet.pools_of(endpoint) {
-        context.push_executions_of(&key);
-        context.pool_queue.push(key);
+        look_again(context, &key);
+        if dedicated::execution_of_fleet_key(&key).is_none() {
+            context.pool_queue.push(key);
+        }
+    }
+}
+
+/// Looks again at every Execution that goes to the pool `key`, or has a pod of its own under that name.
+fn look_again(context: &Context, key: &Key) {
+    match dedicated::execution_of_fleet_key(key) {
+        Some(execution) => context.execution_queue.push(execution),
+        None => context.push_executions_of(key),
     }
 }

@@ -1,5 +1,6 @@
 //! Step 1: the pods of a pool as the cache has them, and what executors answer.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -13,6 +14,7 @@ use super::pod::POOL_LABEL;
 use super::report::Answer;
 use super::roster::roster;
 use crate::context::Context;
+use crate::dedicated;
 use crate::fleet::{Post, Roster};
 use crate::queue::Key;
 
@@ -70,11 +72,7 @@ impl Pods {
     /// # Errors
     /// Why they are not known.
     pub fn of(&self, pool: &ExecutorPool) -> Result<Vec<Member>, Unseen> {
-        match &*self.view() {
-            View::Live => {}
-            View::Empty => return Err(Unseen::Yet),
-            View::Blind(why) => return Err(Unseen::Because(why.clone())),
-        }
+        self.seen()?;
         let key = Key::of(pool);
         let mut members: Vec<Member> = self
             .cache
@@ -87,6 +85,36 @@ impl Pods {
         Ok(members)
     }
 
+    /// The pods of their own of the Execution `key` with this UID.
+    ///
+    /// # Errors
+    /// Why they are not known.
+    pub fn of_execution(&self, key: &Key, uid: &str) -> Result<Vec<Member>, Unseen> {
+        self.seen()?;
+        let cached = self.cache.state();
+        let own = cached.iter().filter(|pod| dedicated::is_of(pod, key, uid));
+        Ok(own.map(|pod| Member::of(&key.name, pod)).collect())
+    }
+
+    /// Every Execution that has a pod of its own, with the pods whose executors count.
+    pub fn dedicated(&self) -> Vec<(Key, Member)> {
+        let cached = self.cache.state();
+        let owned = cached.iter().filter_map(|pod| Some((dedicated::execution_of(pod)?.0, pod)));
+        owned
+            .map(|(key, pod)| {
+                let member = Member::of(&key.name, pod);
+                (key, member)
+            })
+            .collect()
+    }
+
+    /// UIDs of Executions called `key` that have pods of their own.
+    pub fn executions_named(&self, key: &Key) -> BTreeSet<String> {
+        let cached = self.cache.state();
+        let owners = cached.iter().filter_map(|pod| dedicated::execution_of(pod));
+        owners.filter(|(owner, _)| owner == key).map(|(_, uid)| uid).collect()
+    }
+
     /// Pods in the cache.
     pub fn len(&self) -> usize {
         self.cache.len()
@@ -95,6 +123,14 @@ impl Pods {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn seen(&self) -> Result<(), Unseen> {
+        match &*self.view() {
+            View::Live => Ok(()),
+            View::Empty => Err(Unseen::Yet),
+            View::Blind(why) => Err(Unseen::Because(why.clone())),
+        }
     }
 
     fn turn(&self, to: View) -> bool {

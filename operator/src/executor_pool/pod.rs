@@ -29,6 +29,10 @@ use crate::queue::Key;
 pub const POOL_LABEL: &str = "requiem.dev/pool";
 /// Label with the hash of everything that replacing a pod would change.
 pub const TEMPLATE_LABEL: &str = "requiem.dev/template";
+/// Label that every executor pod has, with [`EXECUTOR_NAME`].
+pub const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// See [`NAME_LABEL`].
+pub const EXECUTOR_NAME: &str = "requiem-executor";
 /// Where executors listen in a pod.
 pub const PORT: i32 = 9443;
 const ADMIN_PORT: i32 = 9180;
@@ -70,12 +74,15 @@ pub fn fingerprint(template: &Template<'_>) -> String {
 
 /// Pod number `ordinal`.
 pub fn build(template: &Template<'_>, ordinal: u32) -> Pod {
-    let pool = &template.pool.name;
-    let name = name(pool, ordinal);
+    build_named(template, &name(&template.pool.name, ordinal))
+}
+
+/// The pod called `name`.
+pub fn build_named(template: &Template<'_>, name: &str) -> Pod {
     let labels = [
-        (POOL_LABEL, pool.as_str()),
+        (POOL_LABEL, template.pool.name.as_str()),
         (TEMPLATE_LABEL, &fingerprint(template)),
-        ("app.kubernetes.io/name", "requiem-executor"),
+        (NAME_LABEL, EXECUTOR_NAME),
         ("app.kubernetes.io/part-of", "requiem"),
         ("app.kubernetes.io/managed-by", FIELD_MANAGER),
     ];
@@ -84,10 +91,10 @@ pub fn build(template: &Template<'_>, ordinal: u32) -> Pod {
             namespace: Some(template.pool.namespace.clone()),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             owner_references: template.owner.map(|owner| vec![owner.clone()]),
-            name: Some(name.clone()),
+            name: Some(name.to_owned()),
             ..ObjectMeta::default()
         },
-        spec: Some(spec(template, &name)),
+        spec: Some(spec(template, name)),
         status: None,
     }
 }

@@ -72,12 +72,13 @@ fn fixed(spec: &EndpointSpec) -> Post {
 }
 
 /// Whether what the pod's executor has counts.
-fn counts(member: &Member, now: Timestamp) -> bool {
+pub fn counts(member: &Member, now: Timestamp) -> bool {
     let in_time = member.deadline.is_none_or(|deadline| now <= deadline + SLACK);
     member.established && member.ip.is_some() && member.stage != Stage::Over && in_time
 }
 
-fn post(pool: &Key, member: &Member, persists: bool) -> Option<Post> {
+/// The executor in a pod that has an address.
+pub fn post(pool: &Key, member: &Member, persists: bool) -> Option<Post> {
     let ip = member.ip.as_ref()?;
     let host = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
     let endpoint = Endpoint {

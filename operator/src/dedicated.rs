@@ -1,0 +1,179 @@
+//! Pods of their own for single Executions (`spec.executor.pod`): made when an attempt is to begin, asked and followed like
+//! any executor, and deleted when the result is safe.
+//!
+//! ```text
+//! no pod ─make─▶ starts ─▶ serves ─start─▶ … result ─▶ status written ─ack─▶ deleted
+//!                   └──────────┴─ gone before the result: the next attempt has another pod
+//! ```
+//!
+//! A pod is found again by its owner reference, so nothing is lost with the operator: a pod whose Execution is over, or gone,
+//! is swept away when it is seen.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use requiem_crds::Execution;
+use requiem_crds::condition::Reason;
+use requiem_crds::executor_pool::DedicatedPod;
+
+use crate::context::Context;
+use crate::execution::validate::Plan;
+use crate::executor_pool::member::{Member, Stage};
+use crate::executor_pool::pod::{self, Template};
+use crate::executor_pool::trouble::{self, Trouble};
+use crate::kubeapi::ApiError;
+use crate::queue::Key;
+
+/// Label of these pods.
+pub const LABEL: &str = "requiem.dev/dedicated";
+/// In the fleet such a pod stands under the name of its Execution after this, which no pool can be called.
+const PREFIX: &str = "execution/";
+/// Longest part of an Execution's name in that of its pod.
+const MAX_NAME: usize = 40;
+
+/// The pod of an Execution's current attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Own {
+    /// It was not made yet.
+    Missing,
+    /// It is there and does not serve yet, or not now; perhaps it is known why.
+    Starting(Option<Trouble>),
+    /// Its executor takes the attempt.
+    Serving,
+    /// It is gone, or going, without a result.
+    Lost,
+}
+
+/// The name under which the fleet has the pod of the Execution `key`.
+pub fn fleet_key(key: &Key) -> Key {
+    Key { namespace: key.namespace.clone(), name: format!("{PREFIX}{}", key.name) }
+}
+
+/// The Execution behind a name in the fleet, if it is one.
+pub fn execution_of_fleet_key(key: &Key) -> Option<Key> {
+    let name = key.name.strip_prefix(PREFIX)?.to_owned();
+    Some(Key { namespace: key.namespace.clone(), name })
+}
+
+/// The Execution that a pod was made for, with its UID.
+pub fn execution_of(pod: &Pod) -> Option<(Key, String)> {
+    pod.labels().get(LABEL)?;
+    let owner = pod.owner_references().iter().find(|owner| owner.kind == "Execution")?;
+    Some((Key { namespace: pod.namespace()?, name: owner.name.clone() }, owner.uid.clone()))
+}
+
+/// The name of the pod of attempt `n`.
+pub fn name(execution: &Key, uid: &str, n: u32) -> String {
+    let short: String = execution.name.chars().take(MAX_NAME).collect();
+    let fragment: String = uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+    format!("{}-{fragment}-{n}", short.trim_end_matches(['-', '.']))
+}
+
+/// The pod of attempt `n`.
+pub fn build(plan: &Plan, spec: &DedicatedPod, image: &str, n: u32) -> Pod {
+    let name = name(&plan.key, &plan.uid, n);
+    let pods = spec.as_pods();
+    let owner = plan.owner.as_ref();
+    let template = Template { pool: &plan.key, pods: &pods, image, owner };
+    let mut pod = pod::build_named(&template, &name);
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.remove(pod::POOL_LABEL);
+    labels.remove(pod::TEMPLATE_LABEL);
+    labels.insert(LABEL.to_owned(), "true".to_owned());
+    if let Some(spec) = &mut pod.spec {
+        // Another pod for another attempt: what ended has ended.
+        spec.restart_policy = Some("Never".to_owned());
+        spec.topology_spread_constraints = None;
+        for executor in spec.init_containers.iter_mut().flatten() {
+            let args = executor.args.get_or_insert_default();
+            args.extend(["--once", "--termination-log", "/dev/termination-log"].map(str::to_owned));
+        }
+    }
+    pod
+}
+
+/// How far the pod called `name` is.
+pub fn own(members: &[Member], name: &str) -> Own {
+    match members.iter().find(|member| member.name == name) {
+        None => Own::Missing,
+        Some(member) => match member.stage {
+            Stage::Starting | Stage::Faltering => Own::Starting(member.trouble.clone().map(reworded)),
+            Stage::Serving => Own::Serving,
+            Stage::Leaving | Stage::Over => Own::Lost,
+        },
+    }
+}
+
+/// Makes the pod of attempt `n`; one that is there already is fine.
+///
+/// # Errors
+/// What stands in the way, for the status.
+pub async fn make(context: &Context, plan: &Plan, spec: &DedicatedPod, n: u32) -> Result<(), Trouble> {
+    let Some(image) = &context.executor_image else {
+        let message = "the operator was started without --executor-image, so it cannot make pods";
+        return Err(Trouble { reason: Reason::ImageUnavailable, message: message.to_owned() });
+    };
+    if let Err(error) = context.certificates.ensure(&plan.key.namespace, true).await {
+        return Err(Trouble { reason: Reason::CertificateUnavailable, message: error.to_string() });
+    }
+    let pod = build(plan, spec, image, n);
+    match context.writer.create(&pod).await {
+        Ok(_) => {
+            context.metrics.pod("created", "Dedicated");
+            Ok(())
+        }
+        Err(ApiError::Exists { .. }) => Ok(()),
+        Err(error) => {
+            let trouble = reworded(trouble::refusal(&error));
+            context.metrics.pod("refused", trouble.reason.as_str());
+            Err(trouble)
+        }
+    }
+}
+
+/// Deletes every pod of the Execution `key` with this UID that is known.
+pub async fn clear(context: &Context, key: &Key, uid: &str) {
+    for member in context.pods.of_execution(key, uid).unwrap_or_default() {
+        if member.stage == Stage::Leaving {
+            continue;
+        }
+        let pod = Key { namespace: key.namespace.clone(), name: member.name };
+        match context.writer.delete::<Pod>(&pod, &member.uid).await {
+            Ok(()) => context.metrics.pod("deleted", "Finished"),
+            Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => {}
+            // Seen again at the next event of the pod, and deleted with its Execution at the latest.
+            Err(error) => tracing::warn!(%pod, %error, "the pod of an Execution that is over is not deleted"),
+        }
+    }
+}
+
+/// The Execution `key` is not live: what pods are left of it go, unless the cache is behind.
+pub async fn sweep(context: &Context, key: &Key) {
+    for uid in context.pods.executions_named(key) {
+        let keeps = match context.writer.get::<Execution>(key).await {
+            Ok(execution) => {
+                let rejected = requiem_crds::status::ResultReason::ProofRejected;
+                let status = execution.status.as_ref();
+                let live = !status.is_some_and(|status| status.terminal);
+                // The journal of an executor whose proof was refused is evidence.
+                let evidence = status.is_some_and(|status| status.result == Some(rejected));
+                execution.uid().as_deref() == Some(uid.as_str()) && (live || evidence)
+            }
+            Err(ApiError::Gone { .. }) => false,
+            Err(_) => true,
+        };
+        if !keeps {
+            clear(context, key, &uid).await;
+        }
+    }
+}
+
+/// The pods of `owner` among all that are cached.
+pub fn is_of(pod: &Pod, key: &Key, uid: &str) -> bool {
+    execution_of(pod).is_some_and(|(owner, owner_uid)| owner == *key && owner_uid == uid)
+}
+
+/// Troubles name fields of a pool; here they are those of the Execution.
+fn reworded(trouble: Trouble) -> Trouble {
+    let message = trouble.message.replace("spec.pods.workloadImage", "spec.executor.pod.image");
+    Trouble { message: message.replace("spec.pods", "spec.executor.pod"), ..trouble }
+}
