@@ -177,3 +177,78 @@ fn reworded(trouble: Trouble) -> Trouble {
     let message = trouble.message.replace("spec.pods.workloadImage", "spec.executor.pod.image");
     Trouble { message: message.replace("spec.pods", "spec.executor.pod"), ..trouble }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::execution::validate::plan;
+
+    fn execution(name: &str) -> Execution {
+        serde_json::from_value(json!({
+            "apiVersion": "requiem.dev/v1alpha1", "kind": "Execution",
+            "metadata": {"name": name, "namespace": "ns", "uid": "0b9c5d1e-0000-4000-8000-000000000001"},
+            "spec": {"command": ["true"], "executor": {"pod": {"image": "debian", "tier": "T3"}}},
+        }))
+        .unwrap()
+    }
+
+    fn built(n: u32) -> (Plan, Pod) {
+        let plan = plan(&execution("hello")).unwrap();
+        let spec = plan.pod.clone().unwrap();
+        let pod = build(&plan, &spec, "executor:1", n);
+        (plan, pod)
+    }
+
+    #[test]
+    fn a_pod_serves_one_execution_once_and_is_found_by_it() {
+        let (plan, pod) = built(2);
+        assert_eq!(pod.name_any(), "hello-0b9c5d1e-2");
+        assert_eq!(execution_of(&pod), Some((plan.key.clone(), plan.uid.clone())));
+        assert!(is_of(&pod, &plan.key, &plan.uid) && !is_of(&pod, &plan.key, "other"));
+        let value: Value = serde_json::to_value(&pod).unwrap();
+        let args = value["spec"]["initContainers"][0]["args"].to_string();
+        assert!(args.contains("--once") && args.contains("/dev/termination-log"), "{args}");
+        assert_eq!(value["spec"]["restartPolicy"], "Never");
+        assert_eq!(value["spec"]["containers"][0]["image"], "debian");
+        assert_eq!(value["metadata"]["ownerReferences"][0]["blockOwnerDeletion"], false);
+        assert_eq!(crate::executor_pool::observe::pool_of(&pod), None, "it belongs to no pool");
+    }
+
+    #[test]
+    fn names_are_short_and_of_one_attempt_each() {
+        let key = |name: &str| Key { namespace: "ns".into(), name: name.into() };
+        let long = name(&key(&format!("{}.b", "a".repeat(252))), "0b9c5d1e-0000", 12);
+        assert!(long.len() <= 63, "{long}");
+        assert_eq!(name(&key("a.b"), "0b9c5d1e-0000", 1), "a.b-0b9c5d1e-1");
+        assert_eq!(name(&key(&format!("{}-b", "a".repeat(39))), "u", 1), format!("{}-u-1", "a".repeat(39)));
+        let fleet = fleet_key(&key("a"));
+        assert_eq!(execution_of_fleet_key(&fleet), Some(key("a")));
+        assert_eq!(execution_of_fleet_key(&key("a")), None);
+    }
+
+    #[test]
+    fn each_stage_says_what_is_next() {
+        let (_, pod) = built(1);
+        let stage = |status: Value, leaving: Option<&str>| {
+            let mut value = serde_json::to_value(&pod).unwrap();
+            (value["status"], value["metadata"]["deletionTimestamp"]) = (status, json!(leaving));
+            let member = Member::of("hello", &serde_json::from_value(value).unwrap());
+            own(&[member], "hello-0b9c5d1e-1")
+        };
+        assert_eq!(own(&[], "hello-0b9c5d1e-1"), Own::Missing);
+        assert_eq!(stage(json!({"phase": "Pending"}), None), Own::Starting(None));
+        let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        assert_eq!(stage(ready.clone(), None), Own::Serving);
+        assert_eq!(stage(ready, Some("2026-11-27T20:00:00Z")), Own::Lost);
+        assert_eq!(stage(json!({"phase": "Succeeded"}), None), Own::Lost);
+        let waiting = json!({"containerStatuses": [{
+            "name": "workload", "image": "debian", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": "ErrImagePull", "message": "m"}},
+        }]});
+        let Own::Starting(Some(trouble)) = stage(waiting, None) else { panic!("no trouble") };
+        assert_eq!(trouble.reason, Reason::ImageUnavailable);
+        assert!(trouble.message.contains("spec.executor.pod.image"), "{}", trouble.message);
+    }
+}
