@@ -88,6 +88,12 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Nothing,
     },
     Suite {
+        name: "schema",
+        covers: "every manifest of chart and kustomize fits the types of Kubernetes 1.33 to 1.36; clusters show 1.37",
+        cargo: &["test", "--workspace", "--test", "schema", "--no-fail-fast"],
+        needs: Needs::Nothing,
+    },
+    Suite {
         name: "api",
         covers: "the definitions on a real API server: immutability, fenced status, defaults, roles; the operator on it",
         cargo: &["test", "--workspace", "--test", "api", "--test", "api_operator", "--no-fail-fast"],

@@ -101,6 +101,15 @@ pub const HELM: Family = Family {
 /// The first process of a node, and the container that holds a pod's namespaces. Ours.
 pub const PAUSE: Family = Family { name: "pause", tags: "", programs: &[(".", "pause")], ldflags: "" };
 
+/// Judges of manifests, one for each release of Kubernetes besides the one that clusters run. Ours, from one source: what differs
+/// are the pinned types.
+pub const SCHEMAS: [Family; 4] = [
+    Family { name: "schema-1.33", tags: "", programs: &[(".", "schema")], ldflags: "" },
+    Family { name: "schema-1.34", tags: "", programs: &[(".", "schema")], ldflags: "" },
+    Family { name: "schema-1.35", tags: "", programs: &[(".", "schema")], ldflags: "" },
+    Family { name: "schema-1.36", tags: "", programs: &[(".", "schema")], ldflags: "" },
+];
+
 /// What a control plane needs.
 #[derive(Debug, Clone)]
 pub struct ControlPlaneTools {

@@ -1,0 +1,1 @@
+../schema-1.33/main.go
