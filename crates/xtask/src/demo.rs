@@ -3,12 +3,17 @@
 //! Flow: prerequisites → programs → control plane (or `--context`) → CRDs → executor and operator → inputs into the store →
 //! samples → wait → table, one status, twin builds compared → proof to a file → cluster down → proof verified → how to go on.
 //!
+//! With `--node` everything runs in pods: control plane and one node → images → the chart, by Helm → its pool is ready → samples →
+//! `helm test` → and the rest as above. Inputs that must lie in a store are left out there: nobody but the executor reaches its own.
+//!
 //! | step | module |
 //! |---|---|
 //! | where it runs, what runs there, and what must go afterwards | [`site`] |
+//! | the same in pods: images and the chart | [`pods`] |
 //! | samples and their inputs | [`samples`] |
 //! | what is shown, and checked | [`show`] |
 
+mod pods;
 mod samples;
 mod show;
 mod site;
@@ -28,6 +33,9 @@ pub struct Options {
     /// Use the cluster of this context of your own kubeconfig instead of starting one.
     #[arg(long)]
     context: Option<String>,
+    /// With a real node: operator and executor run as pods, installed by the Helm chart. Needs root.
+    #[arg(long, conflicts_with = "context")]
+    node: bool,
     /// Leave the control plane, the operator and the executor running.
     #[arg(long, conflicts_with = "context")]
     keep: bool,
@@ -42,6 +50,9 @@ pub struct Options {
 /// A missing prerequisite, a program that does not come up, or a sample that does not end as it says.
 pub fn run(options: &Options) -> Result<()> {
     prerequisites::c_compiler()?;
+    if options.node {
+        return on_a_node(options);
+    }
     prerequisites::sandbox()?;
     let programs = options.programs.clone().map_or_else(build, Ok)?;
     let mut site = Site::open(options.context.as_deref(), programs)?;
@@ -57,15 +68,37 @@ pub fn run(options: &Options) -> Result<()> {
     show::status(&site, "sqlite-1")?;
     show::twins(&site, "sqlite-1", "sqlite-2")?;
     let proof = show::fetch_proof(&site, "sqlite-1")?;
+    finish(site, &proof, options.keep)
+}
 
-    if options.keep {
-        show::verify(&site.program("requiem"), &proof, "the cluster still runs, but is not asked")?;
+/// The demo on pods.
+fn on_a_node(options: &Options) -> Result<()> {
+    prerequisites::nodes()?;
+    let programs = options.programs.clone().map_or_else(build, Ok)?;
+    let site = Site::open_with_node(programs)?;
+    pods::install(&site)?;
+    let samples = samples::without_inputs()?;
+    samples::apply(&site, &samples)?;
+    samples::wait(&site, &samples)?;
+    pods::table(&site)?;
+    show::table(&site)?;
+    show::endings(&site, &samples)?;
+    pods::test(&site)?;
+    show::status(&site, "hello")?;
+    let proof = show::fetch_proof(&site, "hello")?;
+    finish(site, &proof, options.keep)
+}
+
+/// The last act: the proof needs nobody.
+fn finish(site: Site, proof: &std::path::Path, keep: bool) -> Result<()> {
+    let requiem = site.program("requiem");
+    if keep {
+        show::verify(&requiem, proof, "the cluster still runs, but is not asked")?;
         return farewell_kept(site);
     }
-    let requiem = site.program("requiem");
     site.close()?;
-    show::verify(&requiem, &proof, "the cluster is stopped")?;
-    farewell(&requiem, &proof);
+    show::verify(&requiem, proof, "the cluster is stopped")?;
+    farewell(&requiem, proof);
     Ok(())
 }
 

@@ -36,6 +36,11 @@ pub(crate) fn prepare(site: &Site) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
+/// The samples that need nothing in the store.
+pub(crate) fn without_inputs() -> Result<Vec<Sample>> {
+    read_folder(&paths::repository().join("config/samples"))
+}
+
 /// The sample that is applied alone, when the store is warm.
 pub(crate) fn records_again() -> PathBuf {
     paths::repository().join("config/samples/real/records-again.yaml")

@@ -1,13 +1,14 @@
 //! Where the demo runs: a cluster of its own, or somebody's; and what must go afterwards.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::NAMESPACE;
-use crate::cluster::{self, Access, Ephemeral, Name, Shape};
+use crate::cluster::{self, Access, Ephemeral, Name, Node, Shape};
 use crate::progress::Step;
 use crate::scratch::Scratch;
 use crate::stack::{Options, Stack};
-use crate::{Error, Result, paths, process};
+use crate::{Error, Result, paths, process, tools};
 
 pub(crate) struct Site {
     access: Access,
@@ -39,6 +40,26 @@ impl Site {
         }
         let ours = cluster::up_guarded(&Name::parse("demo")?, Shape::PLANE)?;
         Ok(Self { access: ours.access().clone(), programs, stack: None, owner: Owner::Ours(Box::new(ours)) })
+    }
+
+    /// Starts a control plane and one node.
+    pub(crate) fn open_with_node(programs: PathBuf) -> Result<Self> {
+        let ours = cluster::up_guarded(&Name::parse("demo")?, Shape::nodes(1))?;
+        Ok(Self { access: ours.access().clone(), programs, stack: None, owner: Owner::Ours(Box::new(ours)) })
+    }
+
+    /// The nodes, where they are ours.
+    pub(crate) fn nodes(&self) -> Result<Vec<Node>> {
+        match &self.owner {
+            Owner::Ours(ours) => ours.nodes(),
+            Owner::Theirs { .. } => Ok(Vec::new()),
+        }
+    }
+
+    /// Helm, for the cluster.
+    pub(crate) fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let mut helm = Command::new(tools::helm()?);
+        process::output(helm.args(arguments).env("KUBECONFIG", &self.access.kubeconfig))
     }
 
     /// A private folder that goes with the site.

@@ -12,7 +12,7 @@ use crate::{Error, Result, packages, process};
 /// Its reference.
 pub const NAME: &str = "requiem.dev/payload:test";
 /// What ordinary commands and hostile ones use.
-const PROGRAMS: [&str; 26] = [
+const PROGRAMS: [&str; 29] = [
     "sh",
     "bash",
     "cat",
@@ -39,6 +39,9 @@ const PROGRAMS: [&str; 26] = [
     "stat",
     "seq",
     "timeout",
+    "sort",
+    "yes",
+    "hostname",
 ];
 
 /// Collects it.
