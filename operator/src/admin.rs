@@ -1,11 +1,11 @@
 //! `/healthz`, `/readyz` and `/metrics`, in plain HTTP on an address of its own.
 //!
 //! Health is that the event loop answers; it does not depend on the API server, whose outage must not get the
-//! operator restarted. Readiness is that every cache was filled once.
+//! operator restarted. Readiness is that every cache was filled once, or that it stands by for another operator that works.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -22,12 +22,13 @@ use crate::metrics::Metrics;
 #[derive(Clone)]
 pub struct Readiness {
     missing: Arc<AtomicUsize>,
+    stands_by: Arc<AtomicBool>,
 }
 
 impl Readiness {
     /// Waits for `caches` caches.
     pub fn waiting_for(caches: usize) -> Self {
-        Self { missing: Arc::new(AtomicUsize::new(caches)) }
+        Self { missing: Arc::new(AtomicUsize::new(caches)), stands_by: Arc::default() }
     }
 
     /// One more cache is filled. Call it once per cache.
@@ -35,9 +36,14 @@ impl Readiness {
         self.missing.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether every cache is filled.
+    /// Whether another operator works and this one could take over.
+    pub fn stands_by(&self, yes: bool) {
+        self.stands_by.store(yes, Ordering::SeqCst);
+    }
+
+    /// Whether every cache is filled, or none needs to be.
     pub fn is_ready(&self) -> bool {
-        self.missing.load(Ordering::SeqCst) == 0
+        self.missing.load(Ordering::SeqCst) == 0 || self.stands_by.load(Ordering::SeqCst)
     }
 }
 

@@ -38,6 +38,12 @@ pub struct Args {
     /// Image of executors in pods whose pool names none.
     #[arg(long, env = "REQUIEM_EXECUTOR_IMAGE")]
     pub executor_image: Option<String>,
+    /// Stand for election, so that of several operators one works: it holds a Lease in --own-namespace.
+    #[arg(long, env = "REQUIEM_LEADER_ELECT", requires = "own_namespace")]
+    pub leader_elect: bool,
+    /// Seconds after which a Lease that is not renewed is somebody else's.
+    #[arg(long, env = "REQUIEM_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
+    pub lease_seconds: u16,
     /// Address of /healthz, /readyz and /metrics (plain HTTP).
     #[arg(long, env = "REQUIEM_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     pub admin_listen: SocketAddr,
@@ -62,6 +68,15 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn an_election_needs_a_namespace() {
+        let parse = |words: &[&str]| Args::try_parse_from(["requiem-operator"].iter().chain(words));
+        let error = parse(&["--leader-elect"]).unwrap_err().to_string();
+        assert!(error.contains("--own-namespace"), "{error}");
+        assert!(parse(&["--leader-elect", "--own-namespace", "here"]).unwrap().leader_elect);
+        assert!(parse(&["--lease-seconds", "2"]).is_err());
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -17,6 +17,7 @@
 //! | pods of single Executions | [`dedicated`] |
 //! | certificates of executors in pods | [`certificates`] |
 //! | the API server: writes, events | [`kubeapi`], [`events`] |
+//! | which of several operators works | [`leader`] |
 //! | figures, health, readiness | [`metrics`], [`admin`] |
 
 pub mod admin;
@@ -33,6 +34,7 @@ pub mod fleet;
 pub mod gates;
 pub mod health;
 pub mod kubeapi;
+pub mod leader;
 pub mod metrics;
 pub mod proof_bundle;
 pub mod queue;

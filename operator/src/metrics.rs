@@ -26,6 +26,8 @@ pub struct Metrics {
     events: IntCounterVec,
     queue_depth: IntGaugeVec,
     live: IntGaugeVec,
+    leader: IntGaugeVec,
+    elections: IntCounterVec,
     pods: IntCounterVec,
     certificates: IntGaugeVec,
     slots: IntGaugeVec,
@@ -89,6 +91,8 @@ impl Metrics {
             )?,
             events: counter(&registry, "events_total", "Events by fate.", &["result"])?,
             queue_depth: gauge(&registry, "queue_depth", "Objects that wait for a worker.", &["kind"])?,
+            leader: gauge(&registry, "leader", "Whether this operator holds the Lease.", &[])?,
+            elections: counter(&registry, "leader_changes_total", "Leases won, and lost or given back.", &["to"])?,
             live: gauge(&registry, "live_objects", "Objects in the cache.", &["kind"])?,
             pods: counter(
                 &registry,
@@ -166,6 +170,15 @@ impl Metrics {
         self.slots.with_label_values::<&str>(&[]).set(i64::try_from(slots).unwrap_or(i64::MAX));
     }
 
+    /// This operator has won the Lease, or has it no more.
+    pub fn leads(&self, leads: bool) {
+        let gauge = self.leader.with_label_values::<&str>(&[]);
+        if leads || gauge.get() == 1 {
+            self.elections.with_label_values(&[if leads { "leader" } else { "standby" }]).inc();
+        }
+        gauge.set(i64::from(leads));
+    }
+
     /// Everything in the Prometheus text format.
     ///
     /// # Errors
@@ -235,9 +248,10 @@ mod tests {
         metrics.pod("created", "Missing");
         metrics.certificate("authority", 1);
         metrics.slots(4);
+        metrics.leads(true);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         let families = text.lines().filter(|line| line.starts_with("# TYPE requiem_operator_")).count();
-        assert_eq!(families, 14, "{text}");
+        assert_eq!(families, 16, "{text}");
         assert!(text.contains(
             "requiem_operator_api_writes_total{kind=\"Execution\",result=\"ok\",verb=\"update\"} 1"
         ));

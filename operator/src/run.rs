@@ -23,6 +23,7 @@ use crate::fleet::Fleet;
 use crate::gates::Gates;
 use crate::health::Health;
 use crate::kubeapi::{FIELD_MANAGER, Writer};
+use crate::leader::{Candidacy, Candidate, LeaseLost, Standing};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::watching::{self, Watching};
@@ -60,6 +61,17 @@ pub enum RunError {
     /// Signals cannot be received.
     #[error("signals cannot be received: {0}")]
     Signals(#[source] std::io::Error),
+    /// The Lease is lost.
+    #[error(transparent)]
+    Lease(#[from] LeaseLost),
+}
+
+/// A running operator.
+#[derive(Debug)]
+pub struct Operator {
+    /// What it consists of.
+    pub parts: JoinSet<()>,
+    candidacy: Option<Candidacy>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -74,21 +86,37 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: finishing"),
         _ = interrupt.recv() => tracing::info!("SIGINT: finishing"),
-        _ = operator.join_next() => tracing::error!("a part of the operator ended by itself: finishing"),
+        _ = operator.parts.join_next() => tracing::error!("a part of the operator ended by itself: finishing"),
+        lost = lost(&mut operator.candidacy) => return Err(lost.into()),
     }
     stop.send_replace(true);
-    let ended = async { while operator.join_next().await.is_some() {} };
-    if tokio::time::timeout(GRACE + Duration::from_secs(2), ended).await.is_err() {
-        tracing::warn!("some tasks did not end in time");
+    let ended = async { while operator.parts.join_next().await.is_some() {} };
+    tokio::select! {
+        ended = tokio::time::timeout(GRACE + Duration::from_secs(2), ended) => if ended.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        },
+        lost = lost(&mut operator.candidacy) => return Err(lost.into()),
+    }
+    // Only now: until here it may have worked.
+    operator.parts.shutdown().await;
+    if let Some(candidacy) = operator.candidacy {
+        candidacy.resign().await;
     }
     Ok(())
 }
 
-/// Starts every part of the operator; they end when `stop` turns true.
+async fn lost(candidacy: &mut Option<Candidacy>) -> LeaseLost {
+    match candidacy {
+        Some(candidacy) => candidacy.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Starts every part of the operator; they end when `stop` turns true. With an election, those that work begin when it is won.
 ///
 /// # Errors
 /// See [`RunError`].
-pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<JoinSet<()>, RunError> {
+pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<Operator, RunError> {
     let files = args.tls_files().map(|files| client_config(&files)).transpose()?;
     let metrics = Metrics::new()?;
     let listener = admin::bind(args.admin_listen)
@@ -106,12 +134,66 @@ pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<JoinSet<(
     config.default_retry = false;
     let writes = Client::try_from(config)?;
     let mut parts = JoinSet::new();
+    parts.spawn(serve(listener, metrics.clone(), readiness.clone(), stop));
+    let candidacy = candidate(args, &writes, &metrics).map(Candidate::stand);
     let dispatcher = Dispatcher::new(files, metrics.clone());
-    let context = assemble(args, dispatcher, writes, metrics, &watching, &mut parts);
-    workers(&context, usize::from(args.concurrency), &stop, &mut parts);
-    parts.spawn(sample(context.clone(), stop.clone()));
-    parts.spawn(serve(listener, context.metrics.clone(), readiness, stop));
-    Ok(parts)
+    match &candidacy {
+        None => work(args, dispatcher, writes, metrics, &watching, &mut parts),
+        Some(candidacy) => {
+            let (args, standing) = (args.clone(), candidacy.standing());
+            parts.spawn(async move {
+                if !is_elected(standing, &watching).await {
+                    return;
+                }
+                let mut parts = JoinSet::new();
+                work(&args, dispatcher, writes, metrics, &watching, &mut parts);
+                parts.join_next().await;
+                // One that ended by itself ends this, and with it the others.
+                while *watching.stop.borrow() && parts.join_next().await.is_some() {}
+            });
+        }
+    }
+    Ok(Operator { parts, candidacy })
+}
+
+fn candidate(args: &Args, client: &Client, metrics: &Metrics) -> Option<Candidate> {
+    let namespace = args.own_namespace.as_deref().filter(|_| args.leader_elect)?;
+    let term = Duration::from_secs(args.lease_seconds.into());
+    Some(Candidate::new(client.clone(), namespace, term, metrics.clone()))
+}
+
+/// Waits for the election to be won; false if the stop comes first.
+async fn is_elected(mut standing: watch::Receiver<Standing>, watching: &Watching) -> bool {
+    let mut stop = watching.stop.clone();
+    loop {
+        let now = *standing.borrow_and_update();
+        watching.readiness.stands_by(now == Standing::By);
+        if now == Standing::Leads {
+            return true;
+        }
+        let changed = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return false,
+            changed = standing.changed() => changed,
+        };
+        if changed.is_err() {
+            // Lost: the process ends.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The parts that work.
+fn work(
+    args: &Args,
+    dispatcher: Dispatcher,
+    writes: Client,
+    metrics: Metrics,
+    watching: &Watching,
+    parts: &mut JoinSet<()>,
+) {
+    let context = assemble(args, dispatcher, writes, metrics, watching, parts);
+    workers(&context, usize::from(args.concurrency), &watching.stop, parts);
+    parts.spawn(sample(context, watching.stop.clone()));
 }
 
 /// Caches, their watches, and what reconcilers share.

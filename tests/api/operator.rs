@@ -6,6 +6,7 @@
 
 #[path = "../../operator/tests/common/mod.rs"]
 mod common;
+mod election;
 mod puppet;
 
 use std::collections::BTreeMap;
@@ -95,13 +96,15 @@ impl Rig {
             executor_ca: Some(files.executor_ca),
             own_namespace: None,
             executor_image: None,
+            leader_elect: false,
+            lease_seconds: 15,
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             concurrency: 16,
             log_json: false,
         };
         let (stop, stopped) = watch::channel(false);
         self.stop = stop;
-        self.operator = run::start(&args, stopped).await.unwrap();
+        self.operator = run::start(&args, stopped).await.unwrap().parts;
     }
 
     /// Ends the operator without a word, as a kill does.
