@@ -92,7 +92,12 @@ impl Metrics {
             events: counter(&registry, "events_total", "Events by fate.", &["result"])?,
             queue_depth: gauge(&registry, "queue_depth", "Objects that wait for a worker.", &["kind"])?,
             leader: gauge(&registry, "leader", "Whether this operator holds the Lease.", &[])?,
-            elections: counter(&registry, "leader_changes_total", "Leases won, and lost or given back.", &["to"])?,
+            elections: counter(
+                &registry,
+                "leader_changes_total",
+                "Leases won, and lost or given back.",
+                &["to"],
+            )?,
             live: gauge(&registry, "live_objects", "Objects in the cache.", &["kind"])?,
             pods: counter(
                 &registry,

@@ -279,7 +279,7 @@ fn a_real_server_takes_every_shape() -> Result<(), Failure> {
     // A pod is admitted only with its account.
     kubectl(&["create", "serviceaccount", "requiem-test", "--namespace", &namespace])?;
     for (shape, values) in SHAPES {
-        let text = rendered(&namespace, &values)?;
+        let text = rendered(&namespace, values)?;
         let count = documents(&text)?.len();
         let dry = [
             "apply",

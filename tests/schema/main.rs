@@ -103,7 +103,8 @@ fn every_manifest_fits_every_release() -> Result<(), Failure> {
 
 #[test]
 fn a_field_that_does_not_exist_is_found() -> Result<(), Failure> {
-    let pod = |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec});
+    let pod =
+        |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec});
     // hostnameOverride came with 1.34.
     let newer = [pod(json!({"containers": [], "hostnameOverride": "b"}))];
     let (said, fits) = judge(&SCHEMAS[0], &newer)?;
@@ -113,7 +114,10 @@ fn a_field_that_does_not_exist_is_found() -> Result<(), Failure> {
     for (wrong, why) in [
         (pod(json!({"containers": [], "restartPolice": "Never"})), "unknown field"),
         (pod(json!({"containers": {}})), "cannot unmarshal"),
-        (json!({"apiVersion": "extensions/v1beta1", "kind": "Ingress", "metadata": {"name": "a"}}), "no kind"),
+        (
+            json!({"apiVersion": "extensions/v1beta1", "kind": "Ingress", "metadata": {"name": "a"}}),
+            "no kind",
+        ),
     ] {
         let (said, fits) = judge(&SCHEMAS[3], &[wrong])?;
         assert!(!fits && said.contains(why), "{said}");

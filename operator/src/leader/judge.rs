@@ -236,7 +236,10 @@ mod tests {
     fn one_that_cannot_renew_ends_before_anybody_else_may_begin() {
         let (election, start) = leading();
         assert_eq!(election.unanswered("away", at(start, 5)), Step::Wait(LOOK));
-        assert_eq!(election.unanswered("away", start + Duration::from_millis(9900)), Step::Wait(Duration::from_millis(100)));
+        assert_eq!(
+            election.unanswered("away", start + Duration::from_millis(9900)),
+            Step::Wait(Duration::from_millis(100))
+        );
         let Step::Lost(why) = election.unanswered("away", at(start, 10)) else { panic!("it goes on") };
         assert_eq!(why, "away (it must be renewed within 10 s)");
         // Waking up late, from a pause of the whole process say, is the same.
