@@ -4,6 +4,7 @@
 //! `REQUIEM_TEST_KUBECONFIG` names the cluster; without it every test fails.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod certificates;
 #[path = "../../operator/tests/common/mod.rs"]
 mod common;
 mod election;
@@ -58,6 +59,14 @@ async fn connect() -> Client {
         .unwrap()
 }
 
+/// A fresh namespace.
+async fn namespace(client: &Client, purpose: &str) -> String {
+    let namespace = format!("op-{purpose}-{}", std::process::id());
+    let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
+    Api::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+    namespace
+}
+
 impl Rig {
     async fn start(purpose: &str) -> Self {
         let client = connect().await;
@@ -67,9 +76,7 @@ impl Rig {
             definitions.patch(&definition.name_any(), &apply, &Patch::Apply(&definition)).await.unwrap();
             await_condition(definitions.clone(), &definition.name_any(), is_crd_established()).await.unwrap();
         }
-        let namespace = format!("op-{purpose}-{}", std::process::id());
-        let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
-        Api::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+        let namespace = namespace(&client, purpose).await;
         let pki = Pki::new();
         let mut rig = Self {
             executions: Api::namespaced(client.clone(), &namespace),

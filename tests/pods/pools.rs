@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, EvictParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use requiem_tests::Failure;
 use serde_json::{Value, json};
 
@@ -111,11 +111,40 @@ async fn a_pool_grows_shrinks_and_changes_while_it_works_and_nothing_is_lost() -
         (before.status.map(|one| one.capacity), after.status.map(|one| one.capacity)),
         (Some(2), Some(4))
     );
-    for round in ["grows", "shrinks", "changes"] {
+    load("evicts").await?;
+    let pod = pods(&site, "default").await?.remove(0);
+    site.bed.pods.evict(&pod.name_any(), &EvictParams::default()).await?;
+    site.bed.gone(&pod).await?;
+    for round in ["grows", "shrinks", "changes", "evicts"] {
         for name in names(round) {
             let execution = site.success(&name).await?;
             assert_eq!(attempts(&execution), 1, "{name} was lost with a pod that should have drained");
         }
+    }
+    site.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_in_pods_is_found_again_by_the_next_operator() -> Result<(), Failure> {
+    let mut site = Site::start("pool-heirs", "restricted").await?;
+    site.pool("default", json!({"replicas": 2})).await?;
+    site.settled("default", 2).await?;
+    let policy = policy("t3")?;
+    let image = requiem_xtask::images::payload::NAME;
+    let own = json!({"pod": {"image": image, "imagePullPolicy": "Never", "tier": "T3"}});
+    site.execute("pooled", "sleep 5; echo done", json!({"policy": policy})).await?;
+    site.execute("own", "sleep 5; echo done", json!({"policy": policy, "executor": own})).await?;
+    for name in ["pooled", "own"] {
+        site.watch(name, |object| message(object).contains("runs on")).await?;
+    }
+    site.replace_operator().await?;
+    for name in ["pooled", "own"] {
+        assert_eq!(attempts(&site.success(name).await?), 1, "{name} was started again");
+    }
+    site.settled("default", 2).await?;
+    let dedicated = ListParams::default().labels("requiem.dev/dedicated=true");
+    for pod in site.bed.pods.list(&dedicated).await?.items {
+        site.bed.gone(&pod).await?;
     }
     site.close().await
 }

@@ -184,6 +184,15 @@ impl Site {
         Ok(object)
     }
 
+    /// SIGKILL to the operator; another one takes its place.
+    pub(crate) async fn replace_operator(&mut self) -> Result<(), Failure> {
+        self.operator.child.kill()?;
+        self.operator.child.wait()?;
+        let (client, namespace) = (self.bed.client.clone(), self.bed.namespace.clone());
+        self.operator = Operator::start(&client, &namespace, OWN_NAMESPACE, ACCOUNT).await?;
+        Ok(())
+    }
+
     /// Deletes everything.
     pub(crate) async fn close(self) -> Result<(), Failure> {
         // Pools first: an operator that lives would replace their pods.
