@@ -6,9 +6,12 @@
 
 #[path = "../../crates/proof/tests/attacks.rs"]
 mod attacks;
+#[path = "../../crates/proof/tests/envelopes.rs"]
+mod envelopes;
 #[path = "../../crates/proof/tests/mutation.rs"]
 mod mutation;
 
+mod interop;
 mod python;
 mod runs;
 mod vectors;

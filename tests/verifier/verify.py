@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An independent verifier of Requiem's proofs, written from docs/format alone. Needs Python 3.8 and the package blake3.
 verify.py FILE               judge a proof file, an output proof or a ProofBundle: exit code 0 intact, 1 refused
-verify.py FILE --pae PREFIX  also write what its envelopes sign, and the signatures, to PREFIX.N.pae, PREFIX.N.M.sig"""
+verify.py FILE --pae PREFIX  also write what its envelopes sign, and the signatures, to PREFIX.N.pae, PREFIX.N.0, …"""
 import base64, hashlib, json, re, sys, urllib.parse
 from blake3 import blake3
 class Refused(Exception): "A stable code, and what it is about."
@@ -38,9 +38,8 @@ def root_over(context, count, tree): return text_of(derive("proof/v1 " + context
 def leaf(tag, body):
     return derive("proof/v1 leaf", len(tag.encode()).to_bytes(2, "big") + tag.encode() + len(body).to_bytes(8, "big") + body)
 def tree_hash(hashes):
-    if len(hashes) == 1: return hashes[0]
-    k = 1 << ((len(hashes) - 1).bit_length() - 1)
-    return node(tree_hash(hashes[:k]), tree_hash(hashes[k:]))
+    k = 1 << (len(hashes) - 1).bit_length() >> 1  # The largest power of two below their number.
+    return node(tree_hash(hashes[:k]), tree_hash(hashes[k:])) if k else hashes[0]
 def root(context, leaves):
     need("E_LEAF_ORDER", increases([tag for tag, _ in leaves]))
     return root_over(context, len(leaves), tree_hash([leaf(tag, body) for tag, body in leaves]))
@@ -66,9 +65,9 @@ LIMITS = dict(timeoutMs=(1, 604800000), maxOutputBytes=(0, 2**30), memoryBytes=(
 def size(text): return len(text.encode())
 def spelt(pattern): return lambda text: isinstance(text, str) and re.fullmatch(pattern, text)
 is_digest, is_hash = spelt("blake3:[0-9a-f]{64}"), spelt("[0-9a-f]{64}")
-def is_path(text):
-    parts = text.split("/") if isinstance(text, str) and size(text) <= 1024 and "\0" not in text else [""]
-    return all(part not in ("", ".", "..") and size(part) <= 255 for part in parts)
+def is_part(text): return text not in ("", ".", "..") and size(text) <= 255
+def is_path(text): return isinstance(text, str) and size(text) <= 1024 and "\0" not in text and all(map(is_part, text.split("/")))
+def is_key_id(text): return isinstance(text, str) and size(text) <= 256
 def is_variable(text): return isinstance(text, str) and 0 < size(text) <= 255 and not set(text) & set("=\0")
 def either(*shapes): return lambda value: any(fits(value, shape) for shape in shapes)
 U64, U8, LEVEL = (0, 2**53 - 1), (0, 255), {"off", "preferred", "required"}
@@ -91,7 +90,7 @@ RUN = {"identity": {"namespace": str, "name": str, "uid": str, "generation": U64
 BODY = {"schema": str, "execution": {"request": REQUEST, "engine": {"name": str, "version": str}, "result": RESULT}, "run": RUN}
 PATH = {"index": (0, 2**64 - 1), "leafCount": (0, 2**64 - 1), "siblings": [is_hash]}
 OUTPUT, ROOTS = {"path": is_path, "content": CONTENT, **PATH}, {"executionRoot": is_digest, "bundleRoot": is_digest}
-ENVELOPES = {"envelopes?": [{"payloadType": str, "payload": str, "signatures": [{"keyid": str, "sig": str}]}]}
+ENVELOPES = {"envelopes?": [{"payloadType": str, "payload": str, "signatures": [{"keyid": is_key_id, "sig": str}]}]}
 PLAIN = {"body": str, **ROOTS, **ENVELOPES}
 ALONE = {"schema": {"requiem-output-proof/1"}, **ROOTS, "execution": PATH, "output": OUTPUT, **ENVELOPES}
 def fits(value, shape):
@@ -181,9 +180,8 @@ def verify_body(text, claimed):
     check_report(facts["request"]["policy"]["layers"], run["sandbox"])
     need("E_CONFIDENCE", run["confidence"] == confidence(run["sandbox"]))
     request = derive("request/v1", canonical(facts["request"]))
-    result = text_of(derive("result/v1", request + canonical(facts["result"])))
-    found = {"executionRoot": execution, "bundleRoot": bundle, "requestDigest": text_of(request), "resultDigest": result,
-             "completedAt": run["completedAt"], "identity": run["identity"]}
+    found = {"executionRoot": execution, "bundleRoot": bundle, "requestDigest": text_of(request), "completedAt": run["completedAt"],
+             "resultDigest": text_of(derive("result/v1", request + canonical(facts["result"]))), "identity": run["identity"]}
     need("E_REQUEST_BINDING", all(claimed.get(name, found[name]) == found[name] for name in ("identity", "requestDigest")))
     return found
 def verify_output(proof, execution):
@@ -206,14 +204,16 @@ def statement(found, sha256):
 def check_envelope(envelope, found):
     need("E_PAYLOAD_TYPE", envelope["payloadType"] == "application/vnd.in-toto+json")
     try:
-        payload = base64.b64decode(envelope["payload"], validate=True)
-        need("E_ENVELOPE", base64.b64encode(payload).decode() == envelope["payload"], "base64 in another spelling")
+        texts = [envelope["payload"]] + [each["sig"] for each in envelope["signatures"]]
+        payload, *signatures = parts = [base64.b64decode(text, validate=True) for text in texts]
+        spelt_once = [base64.b64encode(part).decode() for part in parts] == texts
+        need("E_ENVELOPE", spelt_once and len(texts) <= 65 and all(0 < len(part) <= 16384 for part in parts), "base64 or bounds")
         # What an output by itself does not know, the statement says: in its one spelling, and about the same roots.
         told = {**json.loads(payload)["predicate"], "sha256": json.loads(payload)["subject"][0]["digest"]["sha256"], **found}
         need("E_STATEMENT", is_hash(told["sha256"]) and is_digest(told["requestDigest"]) and is_time(told["completedAt"]))
     except (ValueError, LookupError, TypeError): raise Refused("E_ENVELOPE") from None
     need("E_STATEMENT", payload == statement(told, told["sha256"]), "it is about another bundle, or in another spelling")
-    return b"DSSEv1 28 application/vnd.in-toto+json %d %b" % (len(payload), payload)
+    return {"pae": b"DSSEv1 28 application/vnd.in-toto+json %d %b" % (len(payload), payload), **dict(enumerate(signatures))}
 def verify_alone(file):
     need("E_SHAPE", fits(file, ALONE))
     verify_output(file["output"], file["executionRoot"])
@@ -236,15 +236,15 @@ def verify_bundle(file):
 def verify_file(data, prefix=None):
     file = load(data)
     found = verify_alone(file) if "schema" in file else verify_bundle(file)
-    for index, envelope in enumerate(file.get("envelopes", [])):
-        parts = {"pae": check_envelope(envelope, found)}
-        parts.update((f"{number}.sig", base64.b64decode(each["sig"])) for number, each in enumerate(envelope["signatures"]))
-        for name, content in parts.items() if prefix else (): open(f"{prefix}.{index}.{name}", "wb").write(content)
+    envelopes = file.get("spec", file).get("envelopes", [])
+    need("E_ENVELOPE", len(envelopes) <= 16, "too many envelopes")
+    for index, envelope in enumerate(envelopes):
+        for name, content in check_envelope(envelope, found).items():
+            if prefix: open(f"{prefix}.{index}.{name}", "wb").write(content)
     return found
 def verdict(judge, *arguments):
     try: return {"code": "ok", **judge(*arguments)}
     except Refused as refused: return {"code": refused.args[0], "why": refused.args[1]}
 if __name__ == "__main__":
     said = verdict(verify_file, open(sys.argv[1], "rb").read(), sys.argv[3] if sys.argv[2:3] == ["--pae"] else None)
-    print(json.dumps(said, indent=2))
-    sys.exit(said["code"] != "ok")
+    sys.exit(print(json.dumps(said, indent=2)) or said["code"] != "ok")
