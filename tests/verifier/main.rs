@@ -11,6 +11,7 @@ mod envelopes;
 #[path = "../../crates/proof/tests/mutation.rs"]
 mod mutation;
 
+mod docs;
 mod interop;
 mod python;
 mod runs;

@@ -205,14 +205,14 @@ def check_envelope(envelope, found):
     need("E_PAYLOAD_TYPE", envelope["payloadType"] == "application/vnd.in-toto+json")
     try:
         texts = [envelope["payload"]] + [each["sig"] for each in envelope["signatures"]]
-        payload, *signatures = parts = [base64.b64decode(text, validate=True) for text in texts]
-        spelt_once = [base64.b64encode(part).decode() for part in parts] == texts
-        need("E_ENVELOPE", spelt_once and len(texts) <= 65 and all(0 < len(part) <= 16384 for part in parts), "base64 or bounds")
-        # What an output by itself does not know, the statement says: in its one spelling, and about the same roots.
+        payload, *signatures = parts = [base64.b64decode(text.encode(), validate=True) for text in texts]
+        need("E_ENVELOPE", [base64.b64encode(part).decode() for part in parts] == texts and len(texts) <= 65, "base64, or too many")
+        need("E_ENVELOPE", all(0 < len(part) <= 16384 for part in signatures), "a signature is empty or too long")
         told = {**json.loads(payload)["predicate"], "sha256": json.loads(payload)["subject"][0]["digest"]["sha256"], **found}
-        need("E_STATEMENT", is_hash(told["sha256"]) and is_digest(told["requestDigest"]) and is_time(told["completedAt"]))
-    except (ValueError, LookupError, TypeError): raise Refused("E_ENVELOPE") from None
-    need("E_STATEMENT", payload == statement(told, told["sha256"]), "it is about another bundle, or in another spelling")
+        known = is_hash(told["sha256"]) and is_digest(told["requestDigest"]) and is_time(told["completedAt"])
+    except base64.binascii.Error: raise Refused("E_ENVELOPE", "no base64") from None
+    except (ValueError, LookupError, TypeError, RecursionError): known = False
+    need("E_STATEMENT", known and payload == statement(told, told["sha256"]), "it is about another bundle, or in another spelling")
     return {"pae": b"DSSEv1 28 application/vnd.in-toto+json %d %b" % (len(payload), payload), **dict(enumerate(signatures))}
 def verify_alone(file):
     need("E_SHAPE", fits(file, ALONE))

@@ -1,15 +1,14 @@
 //! Python packages that suites ask for a second opinion, installed once into the user's cache folder.
 //!
 //! Flow: digest of (requirements, Python's version) → folder of the cache; there? done · `python3 -m venv` → `pip install
-//! --require-hashes` into a folder beside it → rename. Programs that stand in the way of nobody: a run that is interrupted
-//! leaves a folder that the next one removes.
+//! --require-hashes` into a folder beside it → rename. A run that is interrupted leaves nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::capture;
 use crate::progress::Step;
-use crate::{Error, Result, paths, process, reaper};
+use crate::{Error, Result, paths, process, reaper, tools};
 
 /// What is installed, each package with the digests of its files: the independent verifier's, and those of others that read our
 /// envelopes.
@@ -21,7 +20,7 @@ const REQUIREMENTS: [&str; 2] = ["tests/verifier/requirements.txt", "tests/verif
 /// There is no Python 3.8 or newer with its venv module, or the packages cannot be had.
 pub fn interpreter() -> Result<PathBuf> {
     let version = version()?;
-    let cache = paths::cache()?.join("python");
+    let cache = tools::cache_folder()?;
     let ready = cache.join(key(&version)?);
     let program = Path::new("bin/python");
     if !ready.join(program).exists() {
@@ -50,13 +49,13 @@ fn key(version: &str) -> Result<String> {
         let bytes = std::fs::read(&path).map_err(Error::io(format!("read {}", path.display())))?;
         hasher.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
     }
-    Ok(hasher.finalize().to_hex()[..16].to_owned())
+    Ok(format!("python-{}", &hasher.finalize().to_hex()[..16]))
 }
 
 fn install(cache: &Path, ready: &Path) -> Result<()> {
     let step = Step::begin("install the Python packages of the second opinion (once)".to_owned());
     paths::make_private(cache)?;
-    let making = cache.join(format!(".making-{}", std::process::id()));
+    let making = cache.join(format!(".building-python-{}", std::process::id()));
     let reaper = reaper::global()?;
     reaper.watch_folder(&making)?;
     process::output(Command::new("python3").args(["-m", "venv"]).arg(&making))?;
