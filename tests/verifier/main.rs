@@ -3,6 +3,7 @@
 //! on the proofs of real runs.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![expect(clippy::duplicate_mod, reason = "each included file brings the helpers that it has at home")]
 
 #[path = "../../crates/proof/tests/attacks.rs"]
 mod attacks;

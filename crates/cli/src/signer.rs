@@ -51,9 +51,11 @@ impl Signer {
         // Orphans of the signer become ours, so that they can be found and killed.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| refused("E_PLUGIN_START", format!("it cannot be watched: {error}")))?;
+        // A program that became this one may have left it children.
+        let others = children();
         let mut child = self.start()?;
         let answer = self.talk(&mut child, question);
-        let status = end(&mut child);
+        let status = end(&mut child, &others);
         let reply = answer?;
         let ended_well = status.map_err(|error| refused("E_PLUGIN_START", error))?;
         read(&reply, ended_well).map_err(|error| refused(error.code(), error.to_string()))
@@ -124,21 +126,21 @@ fn ends_before(child: &Child, until: Instant) -> std::io::Result<bool> {
 }
 
 /// Kills what is left of a signer, its descendants in other groups too, and says whether it had ended well by itself.
-fn end(child: &mut Child) -> Result<bool, String> {
+fn end(child: &mut Child, others: &[Pid]) -> Result<bool, String> {
     let ended = ends_before(child, Instant::now()).map_err(|error| error.to_string())?;
     if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
         // None of it being left is the good case.
         let _already_gone = kill_process_group(group, Signal::KILL);
     }
     let status = child.wait().map_err(|error| error.to_string())?;
-    kill_orphans();
+    kill_orphans(others);
     Ok(ended && status.success())
 }
 
-/// What left the group is a child of this process once its parent has gone. This process has no other children here.
-fn kill_orphans() {
+/// What left the group is a child of this process once its parent has gone.
+fn kill_orphans(others: &[Pid]) {
     for _round in 0..100 {
-        let orphans = children();
+        let orphans: Vec<Pid> = children().into_iter().filter(|pid| !others.contains(pid)).collect();
         if orphans.is_empty() {
             return;
         }

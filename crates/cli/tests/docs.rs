@@ -50,7 +50,12 @@ fn patterns_can_fail() {
 #[test]
 fn every_attack_of_the_page_is_a_test() {
     let page = std::fs::read_to_string(repository("docs/format/attacks.md")).unwrap();
-    let files = ["proof/tests/attacks.rs", "proof/tests/envelopes.rs", "proof/tests/tree.rs", "proof/tests/mutation.rs"];
+    let files = [
+        "proof/tests/attacks.rs",
+        "proof/tests/envelopes.rs",
+        "proof/tests/tree.rs",
+        "proof/tests/mutation.rs",
+    ];
     let files = files.into_iter().chain(["cli/tests/sign.rs", "cli/tests/evidence.rs", "cli/tests/proof.rs"]);
     let sources: String =
         files.map(|file| std::fs::read_to_string(repository(&format!("crates/{file}"))).unwrap()).collect();

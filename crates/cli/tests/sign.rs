@@ -372,6 +372,29 @@ fn a_signer_that_hangs_is_killed_as_a_whole() {
 }
 
 #[test]
+fn children_of_whoever_called_are_left_alone() {
+    let office = Office::new();
+    let signer = script(&office.desk, "signer", "exit 1");
+    let text = format!(
+        "sleep 1000 & echo $!; exec '{}' proof sign proof.json --signer '{}' > /dev/null 2>&1",
+        env!("CARGO_BIN_EXE_requiem"),
+        signer.display()
+    );
+    let mut shell = Command::new("sh");
+    let output =
+        shell.args(["-c", &text]).current_dir(office.desk.path(".")).stdout(office_file(&office)).status();
+    assert_eq!(output.unwrap().code(), Some(2));
+    let pid = office.desk.read("pid").trim().to_owned();
+    let lives = std::path::Path::new("/proc").join(&pid).exists();
+    run("kill", &[&pid]);
+    assert!(lives, "{pid} was killed");
+}
+
+fn office_file(office: &Office) -> std::fs::File {
+    std::fs::File::create(office.desk.path("pid")).unwrap()
+}
+
+#[test]
 fn a_signer_gets_the_question_and_nothing_else() {
     let (code, desk) = misbehave(
         "cat > \"$(dirname \"$0\")/question\"; env > \"$(dirname \"$0\")/environment\"; pwd >> \"$(dirname \"$0\")/environment\"; echo '{}'",
