@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use requiem_model::BlobDigest;
+use requiem_model::{BlobDigest, RelPath};
+
+use crate::verdict::Requirement;
 
 /// Run commands in a sandbox that proves itself, store bytes by digest, verify proofs.
 ///
@@ -42,6 +44,8 @@ pub(crate) enum Exec {
     Run(ExecRun),
     /// Create an Execution in a cluster, wait for its end, and verify its proof here.
     Apply(ExecApply),
+    /// Run the request of a bundle once more, here, and say where the two differ.
+    Replay(ExecReplay),
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,7 +58,15 @@ pub(crate) enum Cas {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Proof {
-    /// Recompute both roots of a bundle and check that its facts agree.
+    /// Write the proof of a run from its result document.
+    Generate(ProofGenerate),
+    /// Say what a bundle says, after judging it.
+    Show(ProofFileArgument),
+    /// Show one output of a bundle in a file of its own, without the rest.
+    Prove(ProofProve),
+    /// Have a signer sign a bundle.
+    Sign(ProofSign),
+    /// Recompute both roots of a bundle and check that its facts agree; judge signatures, receipts and a store.
     Verify(ProofVerify),
 }
 
@@ -134,7 +146,99 @@ pub(crate) struct CasGet {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ProofVerify {
+pub(crate) struct ExecReplay {
+    /// A proof file, or a ProofBundle from `kubectl get proofbundle NAME -o json`; - reads standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "result")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// The result document of `exec run --out`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) result: Option<PathBuf>,
+    /// Write the proof of this run to a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proof: Option<PathBuf>,
+    /// Add the proof of this run to receipts, for `requiem proof verify --receipts`; they are made if they are not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipts: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    /// Whose objects: a Kubernetes namespace, or default.
+    #[arg(long, value_name = "NS", default_value = "default")]
+    pub(crate) tenant: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofFileArgument {
     /// A proof file, or a ProofBundle from `kubectl get proofbundle NAME -o json`; - reads standard input.
     pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofGenerate {
+    /// The result document of `exec run --out`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) result: PathBuf,
+    /// Also check that every object that the proof names is in this store, intact.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cas: Option<PathBuf>,
+    /// Write the proof to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofProve {
+    /// A proof file, or a ProofBundle from `kubectl get proofbundle NAME -o json`; - reads standard input.
+    pub(crate) file: PathBuf,
+    /// Path of the output, as the request declares it.
+    #[arg(long, value_name = "PATH", value_parser = output_path)]
+    pub(crate) output: RelPath,
+    /// Write the proof to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofSign {
+    /// A proof file, or a ProofBundle from `kubectl get proofbundle NAME -o json`; - reads standard input.
+    pub(crate) file: PathBuf,
+    /// A program that speaks requiem-signer/1, by its absolute path.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) signer: PathBuf,
+    /// An argument of that program; may be given several times. No secret belongs here.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) signer_arg: Vec<String>,
+    /// With which of its keys [default: its first].
+    #[arg(long, value_name = "KEYID")]
+    pub(crate) key: Option<String>,
+    /// Write the signed proof to this file instead of FILE.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// How long the signer may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) deadline_seconds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofVerify {
+    /// A proof file, the proof of one output, or a ProofBundle from `kubectl get proofbundle NAME -o json`; - reads standard input.
+    pub(crate) file: PathBuf,
+    /// Judge its signatures by this trust file: so many of these keys must have signed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
+    /// Count the replays in this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipts: Option<PathBuf>,
+    /// Also check that every object that the bundle names is in this store, intact.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cas: Option<PathBuf>,
+    /// Whose objects of the store [default: the bundle's namespace].
+    #[arg(long, value_name = "NS", requires = "cas")]
+    pub(crate) tenant: Option<String>,
+    /// Exit with 1 unless it is so: integrity, signed[=N], sandbox=full, determinism=LEVEL, replayed[=N].
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    pub(crate) require: Vec<Requirement>,
+}
+
+fn output_path(text: &str) -> Result<RelPath, String> {
+    RelPath::parse(text).map_err(|error| error.to_string())
 }

@@ -7,14 +7,20 @@
 mod arguments;
 mod cluster;
 mod commands;
+mod crypto;
 mod document;
 mod error;
 mod pairs;
+mod proof_input;
+mod proof_store;
+mod proof_text;
 mod report;
 mod result;
 mod sandbox;
+mod signer;
 mod store;
 mod text;
+mod verdict;
 
 use std::process::ExitCode;
 

@@ -44,6 +44,8 @@ pub(crate) struct RunDocument {
     pub(crate) end_timestamp: String,
     pub(crate) duration_ms: u64,
     pub(crate) metrics: Metrics,
+    /// The exact bytes under the roots, from which everything above but the text of the streams follows.
+    pub(crate) proof_body: String,
 }
 
 /// Names of the layers by what the report says of them.
@@ -85,8 +87,8 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> String {
 }
 
 impl RunDocument {
-    /// The document of a verified run with the text of its streams.
-    pub(crate) fn new(verified: &Verified, stdout: String, stderr: String) -> Self {
+    /// The document of a verified run with the text of its streams and its bundle's bytes.
+    pub(crate) fn new(verified: &Verified, stdout: String, stderr: String, proof_body: String) -> Self {
         let (facts, run) = (&verified.body.execution, &verified.body.run);
         let result = &facts.result;
         let (exit_code, signal) = match result.outcome {
@@ -131,6 +133,7 @@ impl RunDocument {
             end_timestamp: run.completed_at.clone(),
             duration_ms: run.usage.wall_us / 1000,
             metrics: Metrics::from(&run.usage),
+            proof_body,
         }
     }
 }

@@ -89,6 +89,11 @@ pub(crate) fn cannot(step: &str, path: &Path, error: &io::Error) -> CommandError
     CommandError::unusable("File", message, hint)
 }
 
+/// The error of a document that has no JSON form.
+pub(crate) fn encoding(error: &serde_json::Error) -> CommandError {
+    CommandError::unusable("Encoding", format!("it has no JSON form: {error}"), "please report this defect")
+}
+
 fn temporary(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
     let mut temp = std::ffi::OsString::from(".");

@@ -1,85 +1,71 @@
-//! Every command of docs/cli.md is run, in order, in one folder. A `sh` block is a script that must succeed; the
-//! `text` block after it shows lines that its output must have, `…` standing for anything.
+//! The commands of docs/cli.md and docs/signers.md do what the pages say.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod common;
+#[path = "common/page.rs"]
+mod page;
 
 use std::path::Path;
-use std::process::Command;
 
 use common::{Desk, repository};
+use page::{Followed, Place, is_like};
 
-/// One fenced block.
-struct Block {
-    language: String,
-    content: String,
-}
-
-fn blocks(page: &str) -> Vec<Block> {
-    let mut found = Vec::new();
-    let mut lines = page.lines();
-    while let Some(line) = lines.next() {
-        if let Some(language) = line.strip_prefix("```") {
-            let content: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-            found.push(Block { language: language.to_owned(), content: content.join("\n") });
-        }
-    }
-    found
-}
-
-fn is_like(line: &str, pattern: &str) -> bool {
-    let mut rest = line.trim_end();
-    for (index, part) in pattern.trim_end().split('…').enumerate() {
-        match rest.find(part) {
-            Some(at) if index > 0 || at == 0 => rest = &rest[at + part.len()..],
-            _ => return false,
-        }
-    }
-    pattern.trim_end().ends_with('…') || rest.is_empty()
-}
-
-/// Runs one script where the program is found by its name.
-fn run(desk: &Desk, script: &str) -> String {
-    let program = Path::new(env!("CARGO_BIN_EXE_requiem")).parent().unwrap();
-    let mut shell = Command::new("sh");
-    shell.args(["-euc", script]).current_dir(desk.path("."));
-    shell.env("PATH", format!("{}:{}", program.display(), std::env::var("PATH").unwrap()));
-    let output = shell.env("XDG_DATA_HOME", desk.path("data")).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}\n{said}\n{complaint}");
-    said
+fn follow(desk: &Desk, page: &str) -> Followed {
+    let program = Path::new(env!("CARGO_BIN_EXE_requiem")).parent().unwrap().to_owned();
+    let signers = repository("config/signers").canonicalize().unwrap();
+    let place = Place {
+        folder: desk.path("."),
+        programs: vec![program],
+        variables: vec![("XDG_DATA_HOME", desk.path("data")), ("SIGNERS", signers)],
+    };
+    place.follow(&repository(page))
 }
 
 #[test]
-fn the_commands_of_the_page_do_what_it_says() {
-    let page = std::fs::read_to_string(repository("docs/cli.md")).unwrap();
+fn the_command_line() {
+    let followed = follow(&Desk::new(), "docs/cli.md");
+    assert!(followed.scripts >= 8 && followed.lines >= 30, "{followed:?}");
+}
+
+#[test]
+fn signers() {
     let desk = Desk::new();
-    let mut said = String::new();
-    let (mut scripts, mut checked) = (0, 0);
-    for block in blocks(&page) {
-        match block.language.as_str() {
-            "sh" => {
-                said = run(&desk, &block.content);
-                scripts += 1;
-            }
-            "text" => {
-                let patterns = block.content.lines().filter(|line| !matches!(line.trim(), "" | "…"));
-                for pattern in patterns {
-                    let shown = said.lines().any(|line| is_like(line, pattern));
-                    assert!(shown, "no line like {pattern:?} in\n{said}");
-                    checked += 1;
-                }
-            }
-            _ => {}
-        }
-    }
-    assert!(scripts >= 5 && checked >= 10, "{scripts} scripts, {checked} lines");
+    let text = std::fs::read(repository("crates/proof/tests/vectors/bundle.json")).unwrap();
+    let vector: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let file = serde_json::json!({
+        "body": vector["body"], "executionRoot": vector["executionRoot"], "bundleRoot": vector["bundleRoot"],
+    });
+    desk.write("proof.json", file.to_string());
+    let followed = follow(&desk, "docs/signers.md");
+    assert!(followed.scripts >= 4 && followed.lines >= 5, "{followed:?}");
 }
 
 #[test]
 fn patterns_can_fail() {
     assert!(is_like("a  b c", "a…c") && is_like("abc", "abc") && is_like("abc  ", "abc"));
     assert!(!is_like("abcd", "abc") && !is_like("xabc", "abc") && !is_like("ab", "a…c"));
+}
+
+#[test]
+fn every_attack_of_the_page_is_a_test() {
+    let page = std::fs::read_to_string(repository("docs/format/attacks.md")).unwrap();
+    let files = [
+        "proof/tests/attacks.rs",
+        "proof/tests/envelopes.rs",
+        "proof/tests/tree.rs",
+        "proof/tests/mutation.rs",
+    ];
+    let files = files.into_iter().chain(["cli/tests/sign.rs", "cli/tests/evidence.rs", "cli/tests/proof.rs"]);
+    let sources: String =
+        files.map(|file| std::fs::read_to_string(repository(&format!("crates/{file}"))).unwrap()).collect();
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let tests = row.rsplit(" | ").next().unwrap();
+        for name in tests.split('`').skip(1).step_by(2).filter(|name| name.contains('_')) {
+            assert!(sources.contains(&format!("fn {name}()")), "{name}");
+            named += 1;
+        }
+    }
+    assert!(named >= 45, "{named}");
 }

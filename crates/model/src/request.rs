@@ -218,9 +218,12 @@ impl ExecutionRequest {
                 ));
             }
         }
-        if let Some(pair) = self.outputs.windows(2).find(|pair| nested(&pair[0], &pair[1])) {
-            let why = format!("lies within output {}", pair[0]);
-            return Err(RequestError::new(format!("outputs[{}]", pair[1]), why, "keep the outer one"));
+        // All pairs, for nested paths need not be neighbours: a, a-b, a/b is their order.
+        for (at, inner) in self.outputs.iter().enumerate() {
+            if let Some(outer) = self.outputs[..at].iter().find(|outer| nested(outer, inner)) {
+                let why = format!("lies within output {outer}");
+                return Err(RequestError::new(format!("outputs[{inner}]"), why, "keep the outer one"));
+            }
         }
         Ok(())
     }
@@ -333,6 +336,7 @@ mod tests {
         check(|r| r.inputs = vec![blob("a"), blob("a")], "inputs[a]");
         check(|r| (r.inputs, r.outputs) = (vec![blob("a")], vec![path("a/b")]), "outputs[a/b]");
         check(|r| r.outputs = vec![path("o"), path("o/p")], "outputs[o/p]");
+        check(|r| r.outputs = vec![path("o"), path("o-p"), path("o/p")], "outputs[o/p]");
         check(|r| r.limits.timeout_ms = 0, "limits.timeoutMs");
         check(|r| r.limits.memory_bytes = u64::MAX, "limits.memoryBytes");
     }

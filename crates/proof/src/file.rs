@@ -1,12 +1,16 @@
 //! Files that carry a bundle: a `ProofBundle` as `kubectl get proofbundle NAME -o json` prints it, or our own
-//! `{"body", "executionRoot", "bundleRoot"}`.
+//! `{"body", "executionRoot", "bundleRoot", "envelopes"}`. One output by itself has a form of its own, [`OutputFile`].
 //!
 //! Only `spec.body` is evidence. Everything else in the object is a view of it, and is compared with it.
 
 use requiem_model::{BundleRoot, ExecutionRoot};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use crate::alone::{OUTPUT_SCHEMA, OutputFile};
+use crate::envelope::Envelope;
 use crate::error::VerifyError;
+use crate::json::{self, JsonError};
 use crate::verify::{Expect, Sealed, Verified, verify};
 
 /// Largest file that is read, in bytes: a body of 256 KiB written as a JSON string, and an object around it.
@@ -21,8 +25,19 @@ pub struct ProofFile {
     pub execution_root: ExecutionRoot,
     /// Bundle root that the file claims.
     pub bundle_root: BundleRoot,
+    /// What was signed about it; to be judged with [`bound`](crate::envelope::bound).
+    pub envelopes: Vec<Envelope>,
     /// Where the object lies, if the file is a Kubernetes object.
     pub object: Option<ObjectView>,
+}
+
+/// A file that `proof verify` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnyFile {
+    /// A whole bundle.
+    Bundle(ProofFile),
+    /// One output of one.
+    Output(OutputFile),
 }
 
 /// What a `ProofBundle` object says about its Execution.
@@ -79,44 +94,8 @@ struct Plain {
     body: String,
     execution_root: ExecutionRoot,
     bundle_root: BundleRoot,
-}
-
-/// The members that say what a JSON object is.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TypeMeta {
-    #[serde(default)]
-    api_version: Option<String>,
-    #[serde(default)]
-    kind: Option<String>,
-}
-
-/// A `ProofBundle`. The API server adds members of its own, so unknown ones are let pass.
-#[derive(Debug, Deserialize)]
-struct Object {
-    metadata: Metadata,
-    spec: Spec,
-}
-
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    namespace: String,
-    name: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Spec {
-    body: String,
-    execution_root: ExecutionRoot,
-    bundle_root: BundleRoot,
-    execution_ref: ExecutionRef,
-}
-
-#[derive(Debug, Deserialize)]
-struct ExecutionRef {
-    name: String,
-    uid: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    envelopes: Vec<Envelope>,
 }
 
 impl ProofFile {
@@ -125,26 +104,21 @@ impl ProofFile {
     /// # Errors
     /// [`ProofFileError`] with the reason.
     pub fn parse(bytes: &[u8]) -> Result<Self, ProofFileError> {
-        if bytes.len() > MAX_FILE_BYTES {
-            return Err(ProofFileError::TooLarge(bytes.len()));
-        }
-        let shape = |error: serde_json::Error| ProofFileError::Shape(error.to_string());
-        let what: TypeMeta = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => ProofFileError::Shape(error.to_string()),
-            _ => ProofFileError::NotJson(error.to_string()),
-        })?;
-        match what {
-            TypeMeta { api_version: None, kind: None } => {
-                serde_json::from_slice::<Plain>(bytes).map(Self::from).map_err(shape)
-            }
-            TypeMeta { api_version, kind } => {
-                let (api_version, kind) = (api_version.unwrap_or_default(), kind.unwrap_or_default());
-                if kind != "ProofBundle" || api_version != "requiem.dev/v1alpha1" {
-                    return Err(ProofFileError::OtherKind { kind, api_version });
-                }
-                serde_json::from_slice::<Object>(bytes).map(Self::from).map_err(shape)
+        match AnyFile::parse(bytes)? {
+            AnyFile::Bundle(file) => Ok(file),
+            AnyFile::Output(_) => {
+                Err(ProofFileError::Shape("it is the proof of one output, not of a bundle".to_owned()))
             }
         }
+    }
+
+    /// The file in our own form, as JSON.
+    ///
+    /// # Errors
+    /// Never for what was read or sealed; the type of the encoder is passed on.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        let Self { body, execution_root, bundle_root, envelopes, object: _ } = self.clone();
+        serde_json::to_string_pretty(&Plain { body, execution_root, bundle_root, envelopes })
     }
 
     /// Judges the bundle: the body against the claimed roots, and the object's view against the body.
@@ -184,22 +158,74 @@ impl ObjectView {
 
 impl From<Plain> for ProofFile {
     fn from(plain: Plain) -> Self {
-        let Plain { body, execution_root, bundle_root } = plain;
-        Self { body, execution_root, bundle_root, object: None }
+        let Plain { body, execution_root, bundle_root, envelopes } = plain;
+        Self { body, execution_root, bundle_root, envelopes, object: None }
     }
 }
 
-impl From<Object> for ProofFile {
-    fn from(object: Object) -> Self {
-        let Spec { body, execution_root, bundle_root, execution_ref } = object.spec;
-        let view = ObjectView {
-            namespace: object.metadata.namespace,
-            name: object.metadata.name,
-            execution_name: execution_ref.name,
-            execution_uid: execution_ref.uid,
-        };
-        Self { body, execution_root, bundle_root, object: Some(view) }
+impl From<JsonError> for ProofFileError {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::Syntax(why) => Self::NotJson(why),
+            JsonError::Shape(why) => Self::Shape(why),
+        }
     }
+}
+
+// === impl AnyFile ===
+
+impl AnyFile {
+    /// Reads a file of either kind.
+    ///
+    /// # Errors
+    /// [`ProofFileError`] with the reason.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ProofFileError> {
+        if bytes.len() > MAX_FILE_BYTES {
+            return Err(ProofFileError::TooLarge(bytes.len()));
+        }
+        let value = json::parse(bytes)?;
+        let Value::Object(members) = &value else {
+            return Err(ProofFileError::Shape("it is no object".to_owned()));
+        };
+        if members.contains_key("schema") {
+            let file: OutputFile = json::strict(value)?;
+            return if file.schema == OUTPUT_SCHEMA {
+                Ok(Self::Output(file))
+            } else {
+                Err(ProofFileError::Shape(format!("its schema is not {OUTPUT_SCHEMA}")))
+            };
+        }
+        if members.contains_key("kind") || members.contains_key("apiVersion") {
+            return object(members).map(Self::Bundle);
+        }
+        Ok(Self::Bundle(json::strict::<Plain>(value)?.into()))
+    }
+}
+
+/// Reads a `ProofBundle`. The API server adds members of its own, so only those that are named here are looked at.
+fn object(members: &Map<String, Value>) -> Result<ProofFile, ProofFileError> {
+    let text = |of: &Value, name: &str| {
+        let found = of.get(name).and_then(Value::as_str).map(str::to_owned);
+        found.ok_or_else(|| ProofFileError::Shape(format!("{name} is missing or no text")))
+    };
+    let said = |name: &str| members.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (kind, api_version) = (said("kind"), said("apiVersion"));
+    if kind != "ProofBundle" || api_version != "requiem.dev/v1alpha1" {
+        return Err(ProofFileError::OtherKind { kind, api_version });
+    }
+    let part =
+        |name: &str| members.get(name).ok_or_else(|| ProofFileError::Shape(format!("{name} is missing")));
+    let (metadata, spec) = (part("metadata")?, part("spec")?);
+    let parts = ["body", "executionRoot", "bundleRoot", "envelopes"];
+    let picked = parts.into_iter().filter_map(|name| Some((name.to_owned(), spec.get(name)?.clone())));
+    let mut file = ProofFile::from(json::strict::<Plain>(Value::Object(picked.collect()))?);
+    file.object = Some(ObjectView {
+        namespace: text(metadata, "namespace")?,
+        name: text(metadata, "name")?,
+        execution_name: text(&spec["executionRef"], "name")?,
+        execution_uid: text(&spec["executionRef"], "uid")?,
+    });
+    Ok(file)
 }
 
 impl Sealed {
@@ -208,8 +234,13 @@ impl Sealed {
     /// # Errors
     /// Never for a sealed bundle; the type of the encoder is passed on.
     pub fn to_file(&self) -> Result<String, serde_json::Error> {
-        let Self { body, execution_root, bundle_root } = self;
-        let (execution_root, bundle_root) = (*execution_root, *bundle_root);
-        serde_json::to_string_pretty(&Plain { body: body.clone(), execution_root, bundle_root })
+        ProofFile::from(self.clone()).to_json()
+    }
+}
+
+impl From<Sealed> for ProofFile {
+    fn from(sealed: Sealed) -> Self {
+        let Sealed { body, execution_root, bundle_root } = sealed;
+        Self { body, execution_root, bundle_root, envelopes: Vec::new(), object: None }
     }
 }

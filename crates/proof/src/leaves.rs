@@ -16,6 +16,9 @@ use crate::body::{BundleBody, ExecutionFacts, RunClaims};
 use crate::error::VerifyError;
 use crate::tree::{Leaf, Tree};
 
+/// Tag of the leaf that wraps the execution root.
+pub const EXECUTION_TAG: &str = "01/execution";
+
 /// Body of the first leaf of each tree.
 #[derive(Serialize)]
 struct Header {
@@ -107,7 +110,7 @@ pub fn bundle_tree(run: &RunClaims, execution: ExecutionRoot) -> Result<Tree, Ve
         run;
     let mut leaves = vec![
         leaf("00/header", &Header { schema: crate::SCHEMA, suite: "blake3-derive/1" })?,
-        leaf("01/execution", &Wrapped { root: execution })?,
+        Leaf { tag: EXECUTION_TAG.to_owned(), body: execution_body(execution)? },
         leaf("02/identity", identity)?,
         leaf("04/executor", executor)?,
         leaf("05/time", &Times { started_at, completed_at })?,
@@ -117,6 +120,14 @@ pub fn bundle_tree(run: &RunClaims, execution: ExecutionRoot) -> Result<Tree, Ve
     ];
     push_report(&mut leaves, sandbox)?;
     sorted_tree(leaves)
+}
+
+/// Bytes of the leaf that wraps the execution root.
+///
+/// # Errors
+/// Never; the type of the encoder is passed on.
+pub fn execution_body(root: ExecutionRoot) -> Result<Vec<u8>, CanonError> {
+    canon::to_vec(&Wrapped { root })
 }
 
 /// Tag of the leaf of the output at `path`.

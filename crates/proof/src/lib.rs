@@ -6,8 +6,8 @@
 //! follows from the facts, and refuses with a stable code; [`prove_output`] shows one output without the
 //! rest. The byte specification stands in `docs/format/proof.md`.
 //!
-//! A verified bundle is intact and consistent. Who made it, and whether a re-run agrees, are other
-//! questions: "integrity only" is all this crate ever says.
+//! A verified bundle is intact and consistent. Who made it, and whether a re-run agrees, are other questions, with
+//! answers of their own: [`trust`] counts the keys that signed, [`replays`] the runs that agreed.
 //!
 //! | part | module |
 //! |---|---|
@@ -17,21 +17,33 @@
 //! | what must agree inside a body | [`rules`] |
 //! | sealing and verifying | [`verify`](mod@verify) |
 //! | one output by itself | [`inclusion`] |
-//! | files that carry a bundle | [`file`](mod@file) |
+//! | files that carry a bundle, or one output | [`file`](mod@file), [`alone`] |
+//! | what was signed, and whose signatures count | [`envelope`], [`trust`] |
+//! | what a signer is asked and answers | [`signer`] |
+//! | the same request run again | [`compare`], [`replays`] |
+//! | JSON that others wrote | [`json`] |
 
+pub mod alone;
 pub mod body;
+pub mod compare;
+pub mod envelope;
 pub mod error;
 pub mod file;
 pub mod inclusion;
+pub mod json;
 pub mod leaves;
+pub mod replays;
 pub mod rules;
+pub mod signer;
 pub mod time;
 pub mod tree;
+pub mod trust;
 pub mod verify;
 
+pub use alone::OutputFile;
 pub use body::{BundleBody, Engine, ExecutionFacts, ExecutorClaim, RunClaims, SCHEMA};
 pub use error::VerifyError;
-pub use file::{ProofFile, ProofFileError};
+pub use file::{AnyFile, ProofFile, ProofFileError};
 pub use inclusion::{OutputProof, prove_output, verify_output};
 pub use rules::check_fits;
 pub use time::rfc3339_millis;

@@ -55,7 +55,6 @@ impl TreeError {
 pub struct Tree {
     tags: Vec<String>,
     hashes: Vec<[u8; 32]>,
-    node: NodeHasher,
 }
 
 impl Tree {
@@ -73,9 +72,11 @@ impl Tree {
         if let Some(pair) = leaves.windows(2).find(|pair| pair[0].tag >= pair[1].tag) {
             return Err(TreeError::Order(pair[1].tag.clone()));
         }
-        let hashes = leaves.iter().map(|leaf| leaf_hash(&leaf.tag, &leaf.body)).collect::<Result<_, _>>()?;
+        let mut hasher = LeafHasher::new();
+        let hashes =
+            leaves.iter().map(|leaf| hasher.hash(&leaf.tag, &leaf.body)).collect::<Result<_, _>>()?;
         let tags = leaves.iter().map(|leaf| leaf.tag.clone()).collect();
-        Ok(Self { tags, hashes, node: NodeHasher::new() })
+        Ok(Self { tags, hashes })
     }
 
     /// Number of leaves.
@@ -85,7 +86,7 @@ impl Tree {
 
     /// The root in `context`.
     pub fn root(&self, context: &'static str) -> [u8; 32] {
-        root_of(context, self.leaf_count(), &self.tree_hash(&self.hashes))
+        root_of(context, self.leaf_count(), &tree_hash(&mut NodeHasher::new(), &self.hashes))
     }
 
     /// Place of the leaf with `tag`.
@@ -99,38 +100,39 @@ impl Tree {
             return None;
         }
         let mut path = Vec::new();
-        self.collect_path(&self.hashes, index, &mut path);
+        collect_path(&mut NodeHasher::new(), &self.hashes, index, &mut path);
         Some(path)
     }
+}
 
-    fn tree_hash(&self, hashes: &[[u8; 32]]) -> [u8; 32] {
-        match hashes {
-            [leaf] => *leaf,
-            many => {
-                let (left, right) = many.split_at(split_point(many.len()));
-                self.node.hash(&self.tree_hash(left), &self.tree_hash(right))
-            }
-        }
-    }
-
-    fn collect_path(&self, hashes: &[[u8; 32]], index: usize, path: &mut Vec<[u8; 32]>) {
-        if hashes.len() < 2 {
-            return;
-        }
-        let at = split_point(hashes.len());
-        let (left, right) = hashes.split_at(at);
-        if index < at {
-            self.collect_path(left, index, path);
-            path.push(self.tree_hash(right));
-        } else {
-            self.collect_path(right, index - at, path);
-            path.push(self.tree_hash(left));
+fn tree_hash(node: &mut NodeHasher, hashes: &[[u8; 32]]) -> [u8; 32] {
+    match hashes {
+        [leaf] => *leaf,
+        many => {
+            let (left, right) = many.split_at(split_point(many.len()));
+            let (left, right) = (tree_hash(node, left), tree_hash(node, right));
+            node.hash(&left, &right)
         }
     }
 }
 
-/// Node hashing with the context set up once.
-#[derive(Debug, Clone)]
+fn collect_path(node: &mut NodeHasher, hashes: &[[u8; 32]], index: usize, path: &mut Vec<[u8; 32]>) {
+    if hashes.len() < 2 {
+        return;
+    }
+    let at = split_point(hashes.len());
+    let (left, right) = hashes.split_at(at);
+    if index < at {
+        collect_path(node, left, index, path);
+        path.push(tree_hash(node, right));
+    } else {
+        collect_path(node, right, index - at, path);
+        path.push(tree_hash(node, left));
+    }
+}
+
+/// Node hashing. The context is set up once: a reset keeps it, and costs less than a copy.
+#[derive(Debug)]
 struct NodeHasher(Hasher);
 
 impl NodeHasher {
@@ -138,11 +140,35 @@ impl NodeHasher {
         Self(Hasher::new_derive_key(context::PROOF_NODE))
     }
 
-    fn hash(&self, left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-        let mut hasher = self.0.clone();
-        hasher.update(left);
-        hasher.update(right);
-        *hasher.finalize().as_bytes()
+    fn hash(&mut self, left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
+        let mut both = [0; 64];
+        both[..32].copy_from_slice(left);
+        both[32..].copy_from_slice(right);
+        *self.0.reset().update(&both).finalize().as_bytes()
+    }
+}
+
+/// Leaf hashing, with context and buffer set up once.
+#[derive(Debug)]
+struct LeafHasher {
+    hasher: Hasher,
+    buffer: Vec<u8>,
+}
+
+impl LeafHasher {
+    fn new() -> Self {
+        Self { hasher: Hasher::new_derive_key(context::PROOF_LEAF), buffer: Vec::new() }
+    }
+
+    fn hash(&mut self, tag: &str, body: &[u8]) -> Result<[u8; 32], TreeError> {
+        let length =
+            u16::try_from(tag.len()).map_err(|_| TreeError::Bounds("a tag is longer than 65535 bytes"))?;
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&length.to_be_bytes());
+        self.buffer.extend_from_slice(tag.as_bytes());
+        self.buffer.extend_from_slice(&(body.len() as u64).to_be_bytes());
+        self.buffer.extend_from_slice(body);
+        Ok(*self.hasher.reset().update(&self.buffer).finalize().as_bytes())
     }
 }
 
@@ -151,10 +177,7 @@ impl NodeHasher {
 /// # Errors
 /// A tag that is longer than its length field can say.
 pub fn leaf_hash(tag: &str, body: &[u8]) -> Result<[u8; 32], TreeError> {
-    let length =
-        u16::try_from(tag.len()).map_err(|_| TreeError::Bounds("a tag is longer than 65535 bytes"))?;
-    let body_length = (body.len() as u64).to_be_bytes();
-    Ok(derive(context::PROOF_LEAF, &[&length.to_be_bytes(), tag.as_bytes(), &body_length, body]))
+    LeafHasher::new().hash(tag, body)
 }
 
 /// The root that a leaf, its place, the number of leaves and its siblings lead to; nothing if the number of
@@ -169,7 +192,7 @@ pub fn root_from_path(
     if index >= leaf_count {
         return None;
     }
-    let node = NodeHasher::new();
+    let mut node = NodeHasher::new();
     let (mut place, mut last, mut hash) = (index, leaf_count - 1, leaf);
     for sibling in siblings {
         if last == 0 {

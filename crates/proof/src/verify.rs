@@ -2,13 +2,15 @@
 
 use requiem_model::attempt::Identity;
 use requiem_model::{BundleRoot, CanonError, ExecutionRoot, RequestDigest, ResultDigest, canon};
+use serde::{Deserialize, Serialize};
 
 use crate::body::{BundleBody, SCHEMA};
 use crate::error::VerifyError;
 use crate::{leaves, rules};
 
 /// A bundle as it is kept and sent: the exact bytes and their roots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sealed {
     /// Canonical bytes of the body.
     pub body: String,

@@ -35,6 +35,7 @@ pub mod pki;
 pub mod prerequisites;
 pub mod process;
 pub mod progress;
+pub mod python;
 pub mod real_input;
 pub mod reaper;
 pub mod scratch;

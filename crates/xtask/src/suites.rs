@@ -20,7 +20,9 @@ pub enum Needs {
     Nothing,
     /// User namespaces and cgroups.
     Sandbox,
-    /// Those, a control plane, and the built programs.
+    /// Those, the built programs, and Python with packages that judge what they make.
+    Python,
+    /// User namespaces and cgroups, a control plane, and the built programs.
     Cluster,
     /// A cluster with two nodes that have the images. Only root can have one: elsewhere the suite is left out, and that is said.
     Nodes,
@@ -30,6 +32,8 @@ pub enum Needs {
 pub const KUBECONFIG_VARIABLE: &str = "REQUIEM_TEST_KUBECONFIG";
 /// The folder of the built programs that the same suites get.
 pub const PROGRAMS_VARIABLE: &str = "REQUIEM_TEST_PROGRAMS";
+/// The Python that suites with [`Needs::Python`] get, beside the programs.
+pub const PYTHON_VARIABLE: &str = "REQUIEM_TEST_PYTHON";
 
 /// The name of the cluster that suites with [`Needs::Nodes`] get.
 pub const CLUSTER_VARIABLE: &str = "REQUIEM_TEST_CLUSTER";
@@ -80,6 +84,12 @@ pub const SUITES: &[Suite] = &[
         covers: "every layer of the sandbox on this machine's kernel: attacks bare, sandboxed, and with the layer off",
         cargo: &["test", "--package", "requiem-sandbox", "--no-fail-fast"],
         needs: Needs::Sandbox,
+    },
+    Suite {
+        name: "verifier",
+        covers: "a verifier in another language, written from docs/format alone, agrees on every vector, bundle and attack",
+        cargo: &["test", "--workspace", "--test", "verifier", "--no-fail-fast"],
+        needs: Needs::Python,
     },
     Suite {
         name: "images",

@@ -11,9 +11,10 @@ use crate::cluster::{self, Access, Ephemeral, Shape};
 use crate::process::Background;
 use crate::progress::{Step, print, say};
 use crate::suites::{
-    CLUSTER_VARIABLE, KUBECONFIG_VARIABLE, Needs, PROGRAMS_VARIABLE, SUITES, Suite, XTASK_VARIABLE,
+    CLUSTER_VARIABLE, KUBECONFIG_VARIABLE, Needs, PROGRAMS_VARIABLE, PYTHON_VARIABLE, SUITES, Suite,
+    XTASK_VARIABLE,
 };
-use crate::{Error, Result, cargo, images, prerequisites};
+use crate::{Error, Result, cargo, images, prerequisites, python};
 
 /// What the user asked for.
 #[derive(Debug, clap::Args)]
@@ -34,9 +35,10 @@ struct Counts {
     failed: u64,
 }
 
-/// What suites with a cluster are given.
+/// What suites that need more than cargo are given.
 struct Setting {
-    access: Access,
+    /// The cluster, if there is one.
+    access: Option<Access>,
     variables: Vec<(&'static str, PathBuf)>,
     /// Held so that the cluster lives as long as the suites run; `None` where it is not ours.
     owned: Option<Ephemeral>,
@@ -48,6 +50,7 @@ struct Setting {
 struct Settings {
     plane: Option<Setting>,
     nodes: Option<Setting>,
+    python: Option<Setting>,
 }
 
 /// The suites of this run, and why others are not among them.
@@ -106,6 +109,9 @@ fn check(chosen: &[&Suite]) -> Result<()> {
     if chosen.iter().any(|suite| suite.needs != Needs::Nothing) {
         prerequisites::sandbox()?;
     }
+    if chosen.iter().any(|suite| suite.needs == Needs::Python) {
+        python::interpreter()?;
+    }
     Ok(())
 }
 
@@ -118,13 +124,18 @@ impl Settings {
             Needs::Nothing | Needs::Sandbox => return Ok(None),
             Needs::Cluster if self.plane.is_none() => self.plane = Some(Setting::plane(context)?),
             Needs::Nodes if self.nodes.is_none() => self.nodes = Some(Setting::nodes()?),
-            Needs::Cluster | Needs::Nodes => {}
+            Needs::Python if self.python.is_none() => self.python = Some(Setting::python()?),
+            Needs::Cluster | Needs::Nodes | Needs::Python => {}
         }
-        Ok(if needs == Needs::Nodes { self.nodes.as_ref() } else { self.plane.as_ref() })
+        Ok(match needs {
+            Needs::Nodes => self.nodes.as_ref(),
+            Needs::Python => self.python.as_ref(),
+            _ => self.plane.as_ref(),
+        })
     }
 
     fn close(self) -> Result<()> {
-        self.plane.into_iter().chain(self.nodes).try_for_each(Setting::close)
+        self.plane.into_iter().chain(self.nodes).chain(self.python).try_for_each(Setting::close)
     }
 }
 
@@ -145,7 +156,14 @@ impl Setting {
             }
         };
         access.install_definitions()?;
-        Ok(Self { access, variables: vec![(PROGRAMS_VARIABLE, programs)], owned, scratch })
+        Ok(Self { access: Some(access), variables: vec![(PROGRAMS_VARIABLE, programs)], owned, scratch })
+    }
+
+    /// The built programs and a Python that has what it needs to doubt them.
+    fn python() -> Result<Self> {
+        let programs = cargo::build_programs(cargo::Profile::Dev)?;
+        let variables = vec![(PROGRAMS_VARIABLE, programs), (PYTHON_VARIABLE, python::interpreter()?)];
+        Ok(Self { access: None, variables, owned: None, scratch: None })
     }
 
     /// Two nodes with the images in them.
@@ -158,7 +176,7 @@ impl Setting {
         let name = PathBuf::from(owned.name().as_str());
         let variables =
             vec![(PROGRAMS_VARIABLE, programs), (CLUSTER_VARIABLE, name), (XTASK_VARIABLE, xtask)];
-        Ok(Self { access: owned.access().clone(), variables, owned: Some(owned), scratch: None })
+        Ok(Self { access: Some(owned.access().clone()), variables, owned: Some(owned), scratch: None })
     }
 
     fn close(self) -> Result<()> {
@@ -174,9 +192,9 @@ fn run_suite(suite: &Suite, setting: Option<&Setting>) -> Result<Counts> {
     let step = Step::begin(format!("suite {}: {}", suite.name, suite.covers));
     let mut command = cargo::command(suite.cargo);
     if let Some(setting) = setting {
-        command
-            .env(KUBECONFIG_VARIABLE, &setting.access.kubeconfig)
-            .env("REQUIEM_TEST_KUBECTL", &setting.access.kubectl);
+        if let Some(access) = &setting.access {
+            command.env(KUBECONFIG_VARIABLE, &access.kubeconfig).env("REQUIEM_TEST_KUBECTL", &access.kubectl);
+        }
         command.envs(setting.variables.iter().map(|(name, value)| (name, value)));
     }
     let mut child = Background::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;

@@ -10,16 +10,17 @@ use kube::api::{Api, DeleteParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Client, ResourceExt};
 use requiem_crds::{Execution, ProofBundle};
-use requiem_proof::Verified;
 use serde::Serialize;
 
 use super::proof_verify::{self, Verdict};
 use crate::arguments::ExecApply;
 use crate::cluster::{connect, refused};
 use crate::error::CommandError;
+use crate::proof_input::{self, Bundle};
 use crate::report::Report;
 use crate::store;
 use crate::text::printable;
+use crate::verdict::Findings;
 
 /// An object in a cluster cannot be larger than that.
 const MAX_MANIFEST_BYTES: u64 = 2 * 1024 * 1024;
@@ -35,7 +36,7 @@ struct Ended<'a> {
 /// What an Execution came to.
 struct Outcome {
     result: &'static str,
-    verified: Verified,
+    bundle: Bundle,
 }
 
 /// Runs the command.
@@ -44,10 +45,12 @@ pub(crate) fn run(arguments: &ExecApply) -> Result<Report, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         CommandError::unusable("Runtime", error.to_string(), "see the limits of this process: ulimit -a")
     })?;
-    let Outcome { result, verified } = runtime.block_on(apply(arguments, execution))?;
+    let Outcome { result, bundle } = runtime.block_on(apply(arguments, execution))?;
     let succeeded = result == "Succeeded";
-    let document = Ended { ok: succeeded, result, proof: proof_verify::document(&verified) };
-    Ok(Report::new(&document, proof_verify::text(&verified), succeeded))
+    let findings = Findings { signatures: bundle.signatures.len(), ..Findings::default() };
+    let proof = proof_verify::document(&findings, &bundle.verified);
+    let document = Ended { ok: succeeded, result, proof };
+    Ok(Report::new(&document, proof_verify::text(&findings, &bundle.verified), succeeded))
 }
 
 fn parse(content: &[u8]) -> Result<Execution, CommandError> {
@@ -139,8 +142,9 @@ async fn judge(
     let content = serde_json::to_vec_pretty(&bundle)
         .map_err(|error| CommandError::unusable("Encoding", error.to_string(), "report this defect"))?;
     keep.map_or(Ok(()), |path| store::write(path, &content))?;
-    let verified = proof_verify::verify(&content)?;
+    let bundle = proof_input::whole(proof_input::parse(&content)?, &reference.name)?;
     let uid = execution.uid().unwrap_or_default();
+    let verified = &bundle.verified;
     if verified.body.run.identity.uid != uid || Some(verified.bundle_root) != status.proof_root {
         return Err(CommandError::finding(
             "OtherProof",
@@ -148,7 +152,7 @@ async fn judge(
             "examine who wrote its status",
         ));
     }
-    Ok(Outcome { result, verified })
+    Ok(Outcome { result, bundle })
 }
 
 /// It ended, and there is no bundle.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use requiem_cas::TenantStore;
 use requiem_executor::{Deps, Keep, execute, executor_claim};
+use requiem_model::ExecutionRequest;
 use requiem_model::attempt::{Identity, SealedAttempt};
 use requiem_model::result::Stream;
 use requiem_proof::{Expect, Sealed, Verified, verify};
@@ -43,31 +44,46 @@ fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError
     let identity = identity(&document)?;
     let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
     let request = document.request(&objects, base(&arguments.request))?;
+    let Ran { sealed, verified } = execute_here(&objects, &identity, &request)?;
+    if let Some(path) = &arguments.proof {
+        let text = sealed.to_file().map_err(|error| store::encoding(&error))?;
+        store::write(path, format!("{text}\n").as_bytes())?;
+    }
+    let result = &verified.body.execution.result;
+    let (stdout, stderr) = (stream(&objects, &result.stdout)?, stream(&objects, &result.stderr)?);
+    let document = RunDocument::new(&verified, stdout, stderr, sealed.body);
+    Ok((verified, document))
+}
+
+/// A run, and what follows from its proof.
+pub(crate) struct Ran {
+    pub(crate) sealed: Sealed,
+    pub(crate) verified: Verified,
+}
+
+/// Runs a request in the sandbox of this machine and judges its proof.
+pub(crate) fn execute_here(
+    objects: &TenantStore,
+    identity: &Identity,
+    request: &ExecutionRequest,
+) -> Result<Ran, CommandError> {
     let runner = sandbox::start()?;
     let claim = executor_claim("requiem-cli").map_err(|error| {
         let message = format!("cannot read this program and the kernel's release: {error}");
         CommandError::unusable("Environment", message, "mount /proc")
     })?;
-    let deps = Deps { store: &objects, runner: &runner, claim: &claim, keep: Keep::Strict };
-    let sealed = execute(&deps, &identity, &request, &[], &sandbox::no_cancel()?)?.sealed;
+    let deps = Deps { store: objects, runner: &runner, claim: &claim, keep: Keep::Strict };
+    let sealed = execute(&deps, identity, request, &[], &sandbox::no_cancel()?)?.sealed;
     let verified = believed(&sealed)?;
-    if let Some(path) = &arguments.proof {
-        write_proof(path, sealed)?;
-    }
-    let result = &verified.body.execution.result;
-    let (stdout, stderr) = (stream(&objects, &result.stdout)?, stream(&objects, &result.stderr)?);
-    let document = RunDocument::new(&verified, stdout, stderr);
-    Ok((verified, document))
+    let SealedAttempt { body, execution_root, bundle_root, .. } = sealed;
+    Ok(Ran { sealed: Sealed { body, execution_root, bundle_root }, verified })
 }
 
 /// Who asks: the tenant, and an id of the user's or of ours.
 fn identity(document: &Document) -> Result<Identity, CommandError> {
     let uid = match &document.request_id {
         Some(id) => id.clone(),
-        None => random_id().map_err(|error| {
-            let message = format!("cannot make a request_id: {error}");
-            CommandError::unusable("Environment", message, "give a request_id in the request")
-        })?,
+        None => random_id()?,
     };
     Ok(Identity {
         namespace: document.tenant_id.clone(),
@@ -79,9 +95,12 @@ fn identity(document: &Document) -> Result<Identity, CommandError> {
 }
 
 /// A random id of the shape of a UUID, version 4.
-fn random_id() -> std::io::Result<String> {
+pub(crate) fn random_id() -> Result<String, CommandError> {
     let mut bytes = [0u8; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(|error| {
+        let message = format!("cannot make a request_id: {error}");
+        CommandError::unusable("Environment", message, "give a request_id in the request")
+    })?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -107,18 +126,6 @@ fn believed(sealed: &SealedAttempt) -> Result<Verified, CommandError> {
         let message = format!("the run's own proof is refused: {error}");
         CommandError::finding(error.code(), message, "this is a defect; please report it")
     })
-}
-
-fn write_proof(path: &Path, sealed: SealedAttempt) -> Result<(), CommandError> {
-    let SealedAttempt { body, execution_root, bundle_root, .. } = sealed;
-    let text = Sealed { body, execution_root, bundle_root }.to_file().map_err(|error| {
-        CommandError::unusable(
-            "Encoding",
-            format!("the proof has no JSON form: {error}"),
-            "please report this defect",
-        )
-    })?;
-    store::write(path, format!("{text}\n").as_bytes())
 }
 
 fn stream(objects: &TenantStore, stream: &Stream) -> Result<String, CommandError> {

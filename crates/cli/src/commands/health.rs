@@ -7,8 +7,8 @@ use requiem_model::report::{SandboxReport, Status};
 use serde::Serialize;
 
 use crate::arguments::StoreArguments;
-use crate::commands::proof_verify::{sandbox_line, sandbox_rows};
 use crate::error::CommandError;
+use crate::proof_text::{sandbox_line, sandbox_rows};
 use crate::report::Report;
 use crate::result::{AppliedSandbox, ReportedConfidence};
 use crate::text::{indented, printable};

@@ -3,8 +3,13 @@
 mod cas_get;
 mod cas_put;
 mod exec_apply;
+mod exec_replay;
 mod exec_run;
 mod health;
+mod proof_generate;
+mod proof_prove;
+mod proof_show;
+mod proof_sign;
 mod proof_verify;
 
 use crate::arguments::{Cas, Command, Exec, Proof};
@@ -18,6 +23,11 @@ pub(crate) fn run(command: &Command) -> Result<Report, CommandError> {
         Command::Exec(Exec::Apply(arguments)) => exec_apply::run(arguments),
         Command::Cas(Cas::Put(arguments)) => cas_put::run(arguments),
         Command::Cas(Cas::Get(arguments)) => cas_get::run(arguments),
+        Command::Exec(Exec::Replay(arguments)) => exec_replay::run(arguments),
+        Command::Proof(Proof::Generate(arguments)) => proof_generate::run(arguments),
+        Command::Proof(Proof::Prove(arguments)) => proof_prove::run(arguments),
+        Command::Proof(Proof::Show(arguments)) => proof_show::run(arguments),
+        Command::Proof(Proof::Sign(arguments)) => proof_sign::run(arguments),
         Command::Proof(Proof::Verify(arguments)) => proof_verify::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         // Answered in main, before anything else is set up.

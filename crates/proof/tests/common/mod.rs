@@ -10,10 +10,12 @@ use requiem_model::{
     BlobDigest, EnvName, ExecutionRequest, Layer, Outcome, RelPath, Requirement, RunResult, SandboxPolicy,
     SandboxReport, TreeDigest, confidence,
 };
+use requiem_model::{CanonError, ExecutionRoot, canon};
 use requiem_proof::{
-    BundleBody, Engine, ExecutionFacts, ExecutorClaim, Expect, RunClaims, SCHEMA, Sealed, rfc3339_millis,
-    seal,
+    BundleBody, Engine, ExecutionFacts, ExecutorClaim, Expect, OutputProof, ProofFile, RunClaims, SCHEMA,
+    Sealed, Verified, VerifyError, rfc3339_millis, seal, verify, verify_output,
 };
+use serde_json::{Value, json};
 
 pub(crate) fn path(text: &str) -> RelPath {
     RelPath::parse(text).unwrap()
@@ -152,3 +154,66 @@ pub(crate) fn roots_of(sealed: &Sealed) -> Expect {
         ..Expect::default()
     }
 }
+
+// Every judgement below is also asked of a second verifier, where there is one: see `second_opinion` of the file that
+// includes this one.
+
+pub(crate) fn judge(text: &str, expect: &Expect) -> Result<Verified, VerifyError> {
+    ask(text, expect, false)
+}
+
+/// For what is wrong in several ways at once: then any of the codes of the first step is right.
+pub(crate) fn judge_loosely(text: &str, expect: &Expect) -> Result<Verified, VerifyError> {
+    ask(text, expect, true)
+}
+
+fn ask(text: &str, expect: &Expect, loose: bool) -> Result<Verified, VerifyError> {
+    let verdict = verify(text, expect);
+    let mut question = json!({"kind": "body", "body": text, "loose": loose});
+    let known = [
+        ("executionRoot", expect.execution_root.map(|root| json!(root))),
+        ("bundleRoot", expect.bundle_root.map(|root| json!(root))),
+        ("requestDigest", expect.request_digest.map(|digest| json!(digest))),
+        ("identity", expect.identity.as_ref().map(|identity| json!(identity))),
+    ];
+    for (name, value) in known {
+        if let Some(value) = value {
+            question[name] = value;
+        }
+    }
+    crate::second_opinion(&question, code(&verdict));
+    verdict
+}
+
+/// As sealing does it, but with each step's own verdict.
+pub(crate) fn judge_body(body: &BundleBody) -> Result<Verified, VerifyError> {
+    let bytes = canon::to_vec(body)?;
+    let text = String::from_utf8(bytes).map_err(|error| CanonError::Shape(error.to_string()))?;
+    judge(&text, &Expect::default())
+}
+
+pub(crate) fn judge_output(proof: &OutputProof, root: &ExecutionRoot) -> Result<(), VerifyError> {
+    let verdict = verify_output(proof, root);
+    let proof = serde_json::to_string(proof).unwrap();
+    let question = json!({"kind": "output", "proof": proof, "executionRoot": root});
+    crate::second_opinion(&question, code(&verdict));
+    verdict
+}
+
+/// The code of a file, `ok` if it is not refused.
+pub(crate) fn judge_file(file: &[u8]) -> &'static str {
+    let verdict = match ProofFile::parse(file) {
+        Err(error) => error.code(),
+        Ok(file) => code(&file.verify()),
+    };
+    let hex: String = file.iter().map(|byte| format!("{byte:02x}")).collect();
+    crate::second_opinion(&json!({"kind": "file", "hex": hex}), verdict);
+    verdict
+}
+
+pub(crate) fn code<T>(verdict: &Result<T, VerifyError>) -> &'static str {
+    verdict.as_ref().map_or_else(|error| error.code(), |_| "ok")
+}
+
+/// For files that have no second verifier.
+pub(crate) fn none(_question: &Value, _code: &str) {}

@@ -1,0 +1,167 @@
+//! `requiem exec replay`: the request of a bundle once more, in the sandbox of this machine, and the two results beside one another.
+
+use requiem_model::attempt::Identity;
+use requiem_model::{BundleRoot, ExecutionRoot, RequestDigest};
+use requiem_proof::compare::{Divergence, divergences};
+use requiem_proof::replays::{MAX_REPLAYS_BYTES, Replays};
+use requiem_proof::{ProofFile, Sealed, Verified};
+use serde::Serialize;
+
+use crate::arguments::ExecReplay;
+use crate::commands::exec_run::{self, Ran};
+use crate::commands::proof_generate::read_result;
+use crate::error::CommandError;
+use crate::proof_input::{self, Bundle};
+use crate::report::Report;
+use crate::result::{AppliedSandbox, ReportedConfidence};
+use crate::text::{printable, table};
+use crate::{sandbox, store};
+
+/// What came of it.
+#[derive(Serialize)]
+struct Replayed {
+    ok: bool,
+    agrees: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_divergence: Option<String>,
+    divergences: Vec<String>,
+    request_digest: RequestDigest,
+    execution_root: ExecutionRoot,
+    bundle_root: BundleRoot,
+    replay_execution_root: ExecutionRoot,
+    replay_bundle_root: BundleRoot,
+    replay_uid: String,
+    sandbox_applied: AppliedSandbox,
+    determinism_confidence: ReportedConfidence,
+}
+
+/// Runs the command. Exit code 1 if the two differ.
+pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
+    // While this process has one thread, as the name spaces demand.
+    sandbox::enter()?;
+    let original = original(arguments)?;
+    let receipts = receipts(arguments, &original.verified)?;
+    let identity = Identity {
+        namespace: arguments.tenant.clone(),
+        name: "replay".to_owned(),
+        uid: exec_run::random_id()?,
+        generation: 1,
+        attempt: 1,
+    };
+    let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
+    let request = &original.verified.body.execution.request;
+    let Ran { sealed, verified: again } = exec_run::execute_here(&objects, &identity, request)?;
+    keep(arguments, sealed, receipts)?;
+    let differing = divergences(&original.verified.body.execution, &again.body.execution);
+    let document = document(&original.verified, &again, &differing);
+    let text = text(&original.verified, &again, &differing);
+    Ok(Report::new(&document, text, document.agrees))
+}
+
+fn original(arguments: &ExecReplay) -> Result<Bundle, CommandError> {
+    match (&arguments.bundle, &arguments.result) {
+        (Some(bundle), _) => proof_input::read_bundle(bundle),
+        (None, Some(result)) => read_result(result),
+        (None, None) => Err(CommandError::unusable(
+            "Usage",
+            "there is nothing to replay",
+            "name a proof with --bundle FILE, or what exec run --out wrote with --result FILE",
+        )),
+    }
+}
+
+/// Receipts to be extended: read before anything is run, so that a run is not lost to a file that cannot be used.
+fn receipts(arguments: &ExecReplay, original: &Verified) -> Result<Option<Replays>, CommandError> {
+    let Some(path) = &arguments.receipts else { return Ok(None) };
+    if !path.exists() {
+        return Ok(Some(Replays::of(original)));
+    }
+    let receipts = Replays::parse(&store::read(path, MAX_REPLAYS_BYTES as u64)?);
+    let checked = receipts.and_then(|receipts| receipts.tally(original).map(|_| receipts));
+    checked.map(Some).map_err(|error| {
+        CommandError::unusable(
+            error.code(),
+            error.to_string(),
+            "name another file; it is made if it is not there",
+        )
+    })
+}
+
+fn keep(arguments: &ExecReplay, sealed: Sealed, receipts: Option<Replays>) -> Result<(), CommandError> {
+    if let Some(path) = &arguments.proof {
+        let text = ProofFile::from(sealed.clone()).to_json().map_err(|error| store::encoding(&error))?;
+        store::write(path, format!("{text}\n").as_bytes())?;
+    }
+    if let (Some(path), Some(mut receipts)) = (&arguments.receipts, receipts) {
+        receipts.push(sealed);
+        let text = serde_json::to_string_pretty(&receipts).map_err(|error| store::encoding(&error))?;
+        store::write(path, format!("{text}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn document(original: &Verified, again: &Verified, differing: &[Divergence]) -> Replayed {
+    let names: Vec<String> = differing.iter().map(ToString::to_string).collect();
+    let agrees = original.execution_root == again.execution_root;
+    Replayed {
+        ok: agrees,
+        agrees,
+        first_divergence: names.first().cloned(),
+        divergences: names,
+        request_digest: original.request_digest,
+        execution_root: original.execution_root,
+        bundle_root: original.bundle_root,
+        replay_execution_root: again.execution_root,
+        replay_bundle_root: again.bundle_root,
+        replay_uid: again.body.run.identity.uid.clone(),
+        sandbox_applied: AppliedSandbox::from(&again.body.run.sandbox),
+        determinism_confidence: ReportedConfidence::from(&again.body.run.confidence),
+    }
+}
+
+fn text(original: &Verified, again: &Verified, differing: &[Divergence]) -> String {
+    let head = match differing {
+        [] => "replayed once, and it agrees: every item has the same content".to_owned(),
+        [first, rest @ ..] => {
+            let more =
+                if rest.is_empty() { String::new() } else { format!(" and {} more items", rest.len()) };
+            format!("replayed once, and it diverges: first in {}{more}", printable(&first.to_string()))
+        }
+    };
+    let row = |name: &str, one: String, other: String| [name.to_owned(), one, other];
+    let mut rows = vec![
+        row("", "THEN".to_owned(), "NOW".to_owned()),
+        row("execution root", original.execution_root.to_string(), again.execution_root.to_string()),
+    ];
+    for item in differing {
+        let (name, one, other) = (printable(&item.to_string()), item.shown(original), item.shown(again));
+        rows.push(row(&name, one, other));
+    }
+    format!("{head}\n{}", table(&rows))
+}
+
+trait Shown {
+    /// What a run has there.
+    fn shown(&self, of: &Verified) -> String;
+}
+
+impl Shown for Divergence {
+    fn shown(&self, of: &Verified) -> String {
+        use requiem_model::result::OutputContent;
+        let (facts, result) = (&of.body.execution, &of.body.execution.result);
+        match self {
+            Self::Request => of.request_digest.to_string(),
+            Self::Engine => printable(&format!("{} {}", facts.engine.name, facts.engine.version)),
+            Self::Exit => crate::result::outcome_in_words(&result.outcome),
+            Self::Stdout => result.stdout.digest.to_string(),
+            Self::Stderr => result.stderr.digest.to_string(),
+            Self::Output(path) => {
+                let found = result.outputs.iter().find(|output| output.path == *path);
+                found.map_or("missing".to_owned(), |output| match &output.content {
+                    OutputContent::Blob { digest, .. } => digest.to_string(),
+                    OutputContent::Tree { digest, .. } => digest.to_string(),
+                })
+            }
+        }
+    }
+}
