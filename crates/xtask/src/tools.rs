@@ -93,6 +93,9 @@ pub const CNI: Family = Family {
 /// The first process of a node, and the container that holds a pod's namespaces. Ours.
 pub const PAUSE: Family = Family { name: "pause", tags: "", programs: &[(".", "pause")], ldflags: "" };
 
+/// What GitOps clients say of an object, by their own code. The program around it is ours.
+pub const JUDGE: Family = Family { name: "judge", tags: "", programs: &[(".", "judge")], ldflags: "" };
+
 /// What a control plane needs.
 #[derive(Debug, Clone)]
 pub struct ControlPlaneTools {
@@ -330,7 +333,7 @@ mod tests {
 
     #[test]
     fn every_pinned_module_is_summed() {
-        for family in [&ETCD, &KUBERNETES, &KUBERNETES_NODE, &CONTAINERD, &RUNC, &CNI] {
+        for family in [&ETCD, &KUBERNETES, &KUBERNETES_NODE, &CONTAINERD, &RUNC, &CNI, &JUDGE] {
             let sums = fs::read_to_string(module(family).join("go.sum")).unwrap();
             assert!(sums.lines().count() > 50, "{} has no go.sum", family.name);
         }
