@@ -65,6 +65,8 @@ pub enum Reason {
     ExecutorsBusy,
     /// The executor that has, or may have, the attempt does not answer.
     ExecutorUnavailable,
+    /// An identical Execution runs; its result will answer this one too.
+    WaitingForIdentical,
     /// The ProofBundle could not be created.
     PublishFailed,
     /// Of a pool: every executor answers.
@@ -171,7 +173,7 @@ impl From<bool> for ConditionStatus {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Queued,
         Self::Running,
         Self::Retrying,
@@ -182,6 +184,7 @@ impl Reason {
         Self::NoExecutor,
         Self::ExecutorsBusy,
         Self::ExecutorUnavailable,
+        Self::WaitingForIdentical,
         Self::PublishFailed,
         Self::ExecutorsReady,
         Self::SomeExecutorsReady,
@@ -202,6 +205,7 @@ impl Reason {
             Self::NoExecutor => "NoExecutor",
             Self::ExecutorsBusy => "ExecutorsBusy",
             Self::ExecutorUnavailable => "ExecutorUnavailable",
+            Self::WaitingForIdentical => "WaitingForIdentical",
             Self::PublishFailed => "PublishFailed",
             Self::ExecutorsReady => "ExecutorsReady",
             Self::SomeExecutorsReady => "SomeExecutorsReady",

@@ -9,6 +9,7 @@ use requiem_crds::{Execution, ExecutorPool};
 
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
+use crate::execution::flights::Flights;
 use crate::execution::tracker::Tracker;
 use crate::gates::Gates;
 use crate::health::Health;
@@ -32,6 +33,8 @@ pub struct Context {
     pub pool_queue: Queue,
     /// ProofBundles to look at.
     pub bundle_queue: Queue,
+    /// Ended Executions to look at.
+    pub expiry_queue: Queue,
     /// Writes to the API server.
     pub writer: Writer,
     /// Calls to executors.
@@ -42,6 +45,8 @@ pub struct Context {
     pub gates: Gates,
     /// What is known about live Executions.
     pub tracker: Tracker,
+    /// Which identical Executions wait for one another.
+    pub flights: Flights,
     /// ProofBundles whose verdict is being written by the flow that created them.
     pub own_bundles: OwnBundles,
     /// Events.
@@ -106,6 +111,8 @@ impl Context {
 pub mod kinds {
     /// Execution.
     pub const EXECUTION: &str = "Execution";
+    /// Execution that has ended and has a TTL.
+    pub const ENDED: &str = "EndedExecution";
     /// ExecutorPool.
     pub const POOL: &str = "ExecutorPool";
     /// ProofBundle.

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -153,6 +153,36 @@ impl Writer {
     pub async fn get<K: Kind>(&self, key: &Key) -> Result<K, ApiError> {
         let api = self.api::<K>(key);
         within(&Act::on::<K>("get", key), api.get(&key.name)).await
+    }
+
+    /// The metadata of objects that labels and fields select, past every cache of ours.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn list_metadata<K: Kind>(
+        &self,
+        namespace: &str,
+        labels: &str,
+        fields: &str,
+    ) -> Result<Vec<PartialObjectMeta<K>>, ApiError> {
+        let key = Key { namespace: namespace.to_owned(), name: String::new() };
+        let api = self.api::<K>(&key);
+        let params = ListParams::default().labels(labels).fields(fields);
+        let found = within(&Act::on::<K>("list", &key), api.list_metadata(&params)).await?;
+        Ok(found.items)
+    }
+
+    /// Deletes `object` if it is still what was read.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn delete<K: Kind>(&self, object: &K) -> Result<(), ApiError> {
+        let meta = object.meta();
+        let same = Preconditions { uid: meta.uid.clone(), resource_version: meta.resource_version.clone() };
+        let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+        let key = Key::of(object);
+        let api = self.api::<K>(&key);
+        self.counted(Act::on::<K>("delete", &key), api.delete(&key.name, &params)).await.map(drop)
     }
 
     fn api<K: Kind>(&self, key: &Key) -> Api<K> {

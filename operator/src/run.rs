@@ -15,6 +15,7 @@ use crate::args::Args;
 use crate::context::{Context, OwnBundles, kinds};
 use crate::dispatch::{Dispatcher, Endpoint, TlsError, client_config};
 use crate::events::Events;
+use crate::execution::flights::Flights;
 use crate::execution::tracker::Tracker;
 use crate::gates::Gates;
 use crate::health::Health;
@@ -29,6 +30,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const SAMPLING: Duration = Duration::from_secs(5);
 const BUNDLE_WORKERS: usize = 16;
 const POOL_WORKERS: usize = 8;
+const EXPIRY_WORKERS: usize = 8;
 
 /// Why the operator does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +93,7 @@ pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<JoinSet<(
         .await
         .map_err(|source| RunError::Listen { address: args.admin_listen, source })?;
     let mut config = kube_config(args).await?;
-    let readiness = Readiness::waiting_for(3);
+    let readiness = Readiness::waiting_for(4);
     let watching = Watching {
         client: Client::try_from(config.clone())?,
         namespace: args.namespace.clone(),
@@ -104,6 +106,7 @@ pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<JoinSet<(
     let mut parts = JoinSet::new();
     let context = assemble(Dispatcher::new(tls, metrics.clone()), writes, metrics, &watching, &mut parts);
     workers(&context, usize::from(args.concurrency), &stop, &mut parts);
+    expiry_workers(&context, &stop, &mut parts);
     parts.spawn(sample(context.clone(), stop.clone()));
     parts.spawn(serve(listener, context.metrics.clone(), readiness, stop));
     Ok(parts)
@@ -125,9 +128,11 @@ fn assemble(
         executions,
         pools,
         gates: Gates::new(execution_queue.clone()),
+        flights: Flights::new(execution_queue.clone()),
         execution_queue,
         pool_queue: Queue::default(),
         bundle_queue: Queue::default(),
+        expiry_queue: Queue::default(),
         writer: Writer::new(writes.clone(), metrics.clone()),
         dispatcher,
         health,
@@ -139,6 +144,7 @@ fn assemble(
     parts.spawn(watching::executions(watching.clone(), context.clone(), execution_cache));
     parts.spawn(watching::pools(watching.clone(), context.clone(), pool_cache));
     parts.spawn(watching::bundles(watching.clone(), context.clone()));
+    parts.spawn(watching::ended(watching.clone(), context.clone()));
     parts.spawn(comebacks(context.clone(), back, watching.stop.clone()));
     context
 }
@@ -161,6 +167,16 @@ fn workers(context: &Context, concurrency: usize, stop: &watch::Receiver<bool>, 
         let queue = shared.pool_queue.clone();
         queue
             .run(POOL_WORKERS, stopped, GRACE, move |key| executor_pool::reconcile(shared.clone(), key))
+            .await;
+    });
+}
+
+fn expiry_workers(context: &Context, stop: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
+    let (shared, stopped) = (context.clone(), stop.clone());
+    parts.spawn(async move {
+        let queue = shared.expiry_queue.clone();
+        queue
+            .run(EXPIRY_WORKERS, stopped, GRACE, move |key| execution::expire::reconcile(shared.clone(), key))
             .await;
     });
 }
@@ -191,6 +207,7 @@ async fn sample(context: Context, mut stop: watch::Receiver<bool>) {
         let metrics = &context.metrics;
         metrics.backlog(kinds::EXECUTION, context.execution_queue.depth(), context.executions.len());
         metrics.backlog(kinds::POOL, context.pool_queue.depth(), context.pools.len());
+        metrics.backlog(kinds::ENDED, context.expiry_queue.depth(), 0);
         metrics.backlog(kinds::BUNDLE, context.bundle_queue.depth(), 0);
     }
 }

@@ -38,6 +38,7 @@ pub(crate) fn observed(place: Place) -> Observed {
         failures: 0,
         wait: std::time::Duration::ZERO,
         cancelling: false,
+        unanswered: false,
     };
     Observed { pool: Pool::Endpoints(vec![endpoint("a")]), known, outages: vec![] }
 }
