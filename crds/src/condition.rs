@@ -65,6 +65,8 @@ pub enum Reason {
     ExecutorsBusy,
     /// The executor that has, or may have, the attempt does not answer.
     ExecutorUnavailable,
+    /// An identical Execution runs; its result will answer this one too.
+    WaitingForIdentical,
     /// The ProofBundle could not be created.
     PublishFailed,
     /// Of a pool: every executor answers.
@@ -191,7 +193,7 @@ impl From<bool> for ConditionStatus {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Queued,
         Self::Running,
         Self::Retrying,
@@ -202,6 +204,7 @@ impl Reason {
         Self::NoExecutor,
         Self::ExecutorsBusy,
         Self::ExecutorUnavailable,
+        Self::WaitingForIdentical,
         Self::PublishFailed,
         Self::ExecutorsReady,
         Self::SomeExecutorsReady,
@@ -232,6 +235,7 @@ impl Reason {
             Self::NoExecutor => "NoExecutor",
             Self::ExecutorsBusy => "ExecutorsBusy",
             Self::ExecutorUnavailable => "ExecutorUnavailable",
+            Self::WaitingForIdentical => "WaitingForIdentical",
             Self::PublishFailed => "PublishFailed",
             Self::ExecutorsReady => "ExecutorsReady",
             Self::SomeExecutorsReady => "SomeExecutorsReady",

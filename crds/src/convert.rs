@@ -235,6 +235,10 @@ mod tests {
         other.executor.pool_ref.name = "p".into();
         other.retry.limit = 0;
         other.proof.publish = crate::execution::Publish::Never;
+        other.proof.retention = Some(crate::execution::Retention::Keep);
+        other.cache = Some(crate::execution::CacheMode::Use);
+        let action = crate::execution::TtlAction::Delete;
+        other.ttl_after_finished = Some(crate::execution::TtlSpec { seconds: 1, action });
         assert_eq!(to_request(&other).unwrap(), to_request(&spec()).unwrap());
     }
 

@@ -14,8 +14,8 @@ use crate::rules::{immutable, refusing, valid};
 use crate::status::ExecutionStatus;
 use crate::{DEFAULT_POOL, schema};
 
-/// What to run, with what, within which bounds. Everything but `suspend` and `cancel` is immutable: an
-/// Execution is the record of one run.
+/// What to run, with what, within which bounds. Everything but `suspend`, `cancel` and `ttlAfterFinished` is
+/// immutable: an Execution is the record of one run.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "requiem.dev",
@@ -33,9 +33,21 @@ use crate::{DEFAULT_POOL, schema};
          && self.spec.cancel == oldSelf.spec.cancel)",
         "'suspend and cancel are immutable once status.terminal is true: the Execution has ended'"
     ),
+    validation = refusing(
+        "!has(oldSelf.status) || !oldSelf.status.terminal || !has(oldSelf.spec.ttlAfterFinished) \
+         || has(self.spec.ttlAfterFinished)",
+        "'ttlAfterFinished can be changed, but not removed, once status.terminal is true: raise its seconds'"
+    ),
+    validation = refusing(
+        "!has(oldSelf.status) || !has(oldSelf.status.compacted) || !has(oldSelf.spec.ttlAfterFinished) \
+         || self.spec.ttlAfterFinished == oldSelf.spec.ttlAfterFinished",
+        "'ttlAfterFinished is immutable once status.compacted is true: it has been carried out'"
+    ),
     selectable = ".spec.executor.poolRef.name",
+    selectable = ".spec.ttlAfterFinished.action",
     selectable = ".status.terminal",
     selectable = ".status.result",
+    selectable = ".status.compacted",
     printcolumn(
         name = "Engine",
         type_ = "string",
@@ -88,6 +100,13 @@ use crate::{DEFAULT_POOL, schema};
         priority = 1
     ),
     printcolumn(
+        name = "Cache",
+        type_ = "boolean",
+        json_path = ".status.cache.hit",
+        description = "Whether the proof of an earlier run answered it",
+        priority = 1
+    ),
+    printcolumn(
         name = "Reason",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
@@ -98,7 +117,7 @@ use crate::{DEFAULT_POOL, schema};
 #[x_kube(
     validation = immutable(
         &["command", "timeoutSeconds", "limits", "executor", "retry", "proof"],
-        &["args", "workingDir", "env", "stdin", "inputs", "outputs", "nonce", "policy"]
+        &["args", "workingDir", "env", "stdin", "inputs", "outputs", "nonce", "policy", "cache"]
     ),
     validation = refusing(
         "!oldSelf.cancel || self.cancel",
@@ -160,6 +179,14 @@ pub struct ExecutionSpec {
     /// What happens to the proof.
     #[serde(default)]
     pub proof: ProofSpec,
+    /// Whether the proof of an earlier run of the same request, in this namespace, may answer instead of a run:
+    /// Never; Use (answered if there is one, and identical Executions run once); Refresh (run, and answer others
+    /// from then on). Absent means Use for an object that a GitOps tool or Helm tracks, and Never for any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheMode>,
+    /// What becomes of the Execution some time after it has ended; it stays as it is if absent. May be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_after_finished: Option<TtlSpec>,
     /// While true, an Execution that has not been handed to an executor waits.
     #[serde(default)]
     pub suspend: bool,
@@ -321,6 +348,54 @@ pub struct ProofSpec {
     /// and the roots still stand in the status).
     #[serde(default)]
     pub publish: Publish,
+    /// How long the ProofBundle lives: WithExecution (deleted together with the Execution), or Keep (until somebody
+    /// deletes it). Absent means Keep for an object that a GitOps tool or Helm tracks, and WithExecution for any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+}
+
+/// How long a ProofBundle lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Retention {
+    /// It is deleted together with its Execution.
+    WithExecution,
+    /// It lives until somebody deletes it.
+    Keep,
+}
+
+/// Whether the proof of an earlier run may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CacheMode {
+    /// The command runs.
+    Never,
+    /// An earlier result of the same request answers, and identical Executions run once.
+    Use,
+    /// The command runs, and its result answers others from then on.
+    Refresh,
+}
+
+/// What becomes of an Execution some time after it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TtlSpec {
+    /// How long after the end, in seconds, at most ten years. Counted from the moment at which the operator wrote the end.
+    #[schemars(range(max = 315_360_000))]
+    pub seconds: u32,
+    /// What then happens: Compact (the status keeps result, digests, roots and conditions, and loses the rest) or
+    /// Delete. An object that a GitOps tool or Helm tracks is compacted instead of deleted, because the tool would
+    /// create it again.
+    #[serde(default)]
+    pub action: TtlAction,
+}
+
+/// What happens when the time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum TtlAction {
+    /// The status is shortened.
+    #[default]
+    Compact,
+    /// The object is deleted.
+    Delete,
 }
 
 /// Whether a proof becomes an object.
@@ -353,6 +428,8 @@ impl ExecutionSpec {
             executor: ExecutorSpec::default(),
             retry: RetrySpec::default(),
             proof: ProofSpec::default(),
+            cache: None,
+            ttl_after_finished: None,
             suspend: false,
             cancel: false,
         }

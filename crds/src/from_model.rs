@@ -2,11 +2,12 @@
 
 use requiem_model::confidence::Confidence;
 use requiem_model::report::Status;
-use requiem_model::result::{MissingOutput, Output, OutputContent, Stream};
-use requiem_model::{Layer, SandboxReport};
+use requiem_model::result::{MissingOutput, Output, OutputContent, RunResult, Stream};
+use requiem_model::{Failure, FailureReason, Layer, Outcome, SandboxReport};
 
 use crate::status::{
-    ConfidenceStatus, LayerNote, MissingOutputStatus, OutputStatus, SandboxStatus, StreamStatus, TAIL_BYTES,
+    ConfidenceStatus, LayerNote, MissingOutputStatus, OutputStatus, ResultReason, SandboxStatus,
+    StreamStatus, TAIL_BYTES, TerminationReason,
 };
 
 impl StreamStatus {
@@ -71,6 +72,53 @@ impl From<&Confidence> for ConfidenceStatus {
     fn from(confidence: &Confidence) -> Self {
         let Confidence { formula, level, score, reasons } = confidence.clone();
         Self { level, score, reasons, formula }
+    }
+}
+
+impl From<&RunResult> for ResultReason {
+    fn from(result: &RunResult) -> Self {
+        match result.outcome {
+            Outcome::Exited { code: 0 } if !result.missing_outputs.is_empty() => Self::OutputMissing,
+            Outcome::Exited { code: 0 } => Self::Succeeded,
+            Outcome::Exited { .. } => Self::NonZeroExit,
+            Outcome::Signalled { .. } => Self::Signalled,
+            Outcome::TimedOut => Self::TimedOut,
+            Outcome::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+impl From<FailureReason> for ResultReason {
+    fn from(reason: FailureReason) -> Self {
+        match reason {
+            FailureReason::InvalidRequest => Self::InvalidRequest,
+            FailureReason::InputMissing => Self::InputMissing,
+            FailureReason::InputCorrupt => Self::InputCorrupt,
+            FailureReason::LayerUnavailable => Self::LayerUnavailable,
+            FailureReason::CommandNotRunnable => Self::CommandNotRunnable,
+            FailureReason::StoreFull => Self::StoreFull,
+            FailureReason::StoreError => Self::StoreError,
+            FailureReason::SandboxError => Self::SandboxError,
+            FailureReason::Cancelled => Self::Cancelled,
+            FailureReason::ExecutorLost => Self::ExecutorLost,
+        }
+    }
+}
+
+impl From<&Failure> for ResultReason {
+    fn from(failure: &Failure) -> Self {
+        failure.reason.into()
+    }
+}
+
+impl From<Outcome> for TerminationReason {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Exited { .. } => Self::Exited,
+            Outcome::Signalled { .. } => Self::Signalled,
+            Outcome::TimedOut => Self::TimedOut,
+            Outcome::OutOfMemory => Self::OutOfMemory,
+        }
     }
 }
 

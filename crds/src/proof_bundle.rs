@@ -7,7 +7,7 @@ use requiem_model::{BundleRoot, ExecutionRoot, RequestDigest, ResultDigest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{immutable, monotonic};
+use crate::rules::{immutable, monotonic, refusing};
 use crate::schema;
 
 /// The proof. Everything in it is immutable.
@@ -25,6 +25,7 @@ use crate::schema;
            them. The operator recomputes the roots; anyone else can do so offline.",
     selectable = ".spec.executionRef.uid",
     selectable = ".status.observedGeneration",
+    selectable = ".status.origin",
     printcolumn(
         name = "Execution",
         type_ = "string",
@@ -48,6 +49,12 @@ use crate::schema;
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Verified")].reason"#,
         description = "Why, as one stable word"
+    ),
+    printcolumn(
+        name = "Origin",
+        type_ = "string",
+        json_path = ".status.origin",
+        description = "Whether this operator saw it run"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
@@ -95,7 +102,13 @@ pub struct ExecutionRef {
 
 /// The verdict.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = monotonic(&["observedGeneration"]))]
+#[x_kube(
+    validation = monotonic(&["observedGeneration"]),
+    validation = refusing(
+        "!has(oldSelf.origin) || oldSelf.origin != 'Executed' || (has(self.origin) && self.origin == 'Executed')",
+        "'origin is immutable once it is Executed'"
+    )
+)]
 #[serde(rename_all = "camelCase")]
 pub struct ProofBundleStatus {
     /// The metadata.generation that this status speaks of; -1 before the operator has looked.
@@ -118,6 +131,30 @@ pub struct ProofBundleStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::digest")]
     pub result_digest: Option<ResultDigest>,
+    /// Where it comes from: Executed (this operator handed the run out, recomputed the answer and created the object)
+    /// or Imported (somebody else created it; it proves what it proves, and answers no other Execution).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// Where a bundle comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Origin {
+    /// The operator handed the run out, recomputed the executor's answer, and created the object.
+    Executed,
+    /// Somebody else created the object.
+    Imported,
+}
+
+/// Label of a ProofBundle that proves a success: the first digits of its request's digest.
+pub const REQUEST_LABEL: &str = "requiem.dev/request-digest";
+
+/// The value of [`REQUEST_LABEL`] for `digest`: as many hexadecimal digits as a label can hold with room to spare.
+/// Whoever finds a bundle by it compares the whole digest.
+pub fn request_label(digest: &RequestDigest) -> String {
+    let text = digest.to_string();
+    let digits = text.rsplit(':').next().unwrap_or_default();
+    digits.chars().take(48).collect()
 }
 
 impl Default for ProofBundleStatus {
@@ -128,6 +165,7 @@ impl Default for ProofBundleStatus {
             verified_root: None,
             request_digest: None,
             result_digest: None,
+            origin: None,
         }
     }
 }

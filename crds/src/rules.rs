@@ -28,6 +28,17 @@ pub(crate) fn fenced(frozen: &[&str], late: &[&str]) -> Rule {
         .reason(Reason::FieldValueForbidden)
 }
 
+/// Fields of a status that change once after `terminal` is true, in the write that sets `compacted`, and then only in
+/// the way that is given.
+pub(crate) fn compactable(fields: &[(&str, &str)]) -> Rule {
+    let rows = fields.iter().map(|(name, compact)| {
+        let once = "has(self.compacted) && !has(oldSelf.compacted)";
+        let kept = unchanged(name);
+        (format!("{kept} || ({once} && {compact})"), format!("{name} is immutable once terminal is true"))
+    });
+    every("!oldSelf.terminal || ", &rows.collect::<Vec<_>>()).reason(Reason::FieldValueForbidden)
+}
+
 /// The fields `names` of a status are numbers that never decrease.
 pub(crate) fn monotonic(names: &[&str]) -> Rule {
     let rows = names.iter().map(|name| {

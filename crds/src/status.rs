@@ -6,13 +6,12 @@ use kube::KubeSchema;
 use requiem_model::confidence::Level;
 use requiem_model::result::RunResult;
 use requiem_model::{
-    BlobDigest, BundleRoot, ExecutionRoot, Failure, FailureReason, Outcome, RequestDigest, ResultDigest,
-    TreeDigest,
+    BlobDigest, BundleRoot, ExecutionRoot, Outcome, RequestDigest, ResultDigest, TreeDigest,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{all_valid, fenced, monotonic, refusing, valid};
+use crate::rules::{all_valid, compactable, fenced, monotonic, refusing, valid};
 use crate::schema;
 
 /// Outputs and missing outputs that a status lists at most; the proof holds all of them.
@@ -27,12 +26,27 @@ pub const TAIL_BYTES: usize = 1024;
     validation = fenced(
         &[
             "terminal", "result", "attempts", "startTime", "completionTime", "durationMs", "duration", "exitCode",
-            "signal", "terminationReason", "requestDigest", "resultDigest", "stdout", "stderr", "outputs",
-            "missingOutputs", "unlistedOutputs", "sandbox", "determinismConfidence", "executionRoot", "proofRoot",
-            "engine", "executor",
+            "signal", "terminationReason", "requestDigest", "resultDigest", "outputs", "determinismConfidence",
+            "executionRoot", "proofRoot", "engine", "executor", "cache",
         ],
-        &["proofBundleRef"]
+        &["proofBundleRef", "compacted"]
     ),
+    // The one change that a finished status allows: compacted becomes true, and these lose what the proof holds anyway.
+    validation = compactable(&[
+        ("stdout", "has(self.stdout) && has(oldSelf.stdout) && !has(self.stdout.tail) && self.stdout.digest == \
+                    oldSelf.stdout.digest && self.stdout.bytes == oldSelf.stdout.bytes && self.stdout.truncated == \
+                    oldSelf.stdout.truncated"),
+        ("stderr", "has(self.stderr) && has(oldSelf.stderr) && !has(self.stderr.tail) && self.stderr.digest == \
+                    oldSelf.stderr.digest && self.stderr.bytes == oldSelf.stderr.bytes && self.stderr.truncated == \
+                    oldSelf.stderr.truncated"),
+        ("sandbox", "has(self.sandbox) && has(oldSelf.sandbox) && self.sandbox.summary == oldSelf.sandbox.summary && \
+                     !has(self.sandbox.enforced) && !has(self.sandbox.partial) && !has(self.sandbox.unsupported) && \
+                     !has(self.sandbox.delegated) && !has(self.sandbox.disabled) && !has(self.sandbox.notes)"),
+        ("missingOutputs", "has(oldSelf.missingOutputs) && !has(self.missingOutputs) && has(self.unlistedOutputs) && \
+                            self.unlistedOutputs == size(oldSelf.missingOutputs) + \
+                            (has(oldSelf.unlistedOutputs) ? oldSelf.unlistedOutputs : 0)"),
+        ("unlistedOutputs", "has(oldSelf.missingOutputs) && !has(self.missingOutputs)"),
+    ]),
     validation = refusing(
         "!oldSelf.terminal || !has(oldSelf.conditions) || oldSelf.conditions.filter(c, c.type == 'Succeeded').all(o, \
          has(self.conditions) && self.conditions.exists(c, c.type == 'Succeeded' && c.status == o.status && c.reason == o.reason))",
@@ -49,6 +63,11 @@ pub const TAIL_BYTES: usize = 1024;
             "a result of Succeeded needs exitCode 0 and a proofRoot"
         ),
         ("!has(self.exitCode) || !has(self.signal)", "exitCode and signal exclude one another"),
+        ("!has(self.compacted) || (self.compacted && self.terminal)", "compacted is true, after the end, or absent"),
+        (
+            "!has(self.cache) || (self.cache.hit == has(self.cache.original) && self.terminal)",
+            "cache is set together with terminal, and original together with a hit"
+        ),
     ])
 )]
 #[serde(rename_all = "camelCase")]
@@ -136,9 +155,16 @@ pub struct ExecutionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::digest")]
     pub proof_root: Option<BundleRoot>,
-    /// The ProofBundle that holds the proof, if it was published.
+    /// The ProofBundle that holds the proof, if it was published. Where an earlier run answered, the bundle of that run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_bundle_ref: Option<ProofBundleRef>,
+    /// Whether an earlier run answered, and which; absent if that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheStatus>,
+    /// Whether ttlAfterFinished has shortened this status: tails, missing outputs and the lists of the sandbox are
+    /// gone for good, everything else is as it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compacted: bool,
     /// Engine that ran the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineStatus>,
@@ -332,6 +358,32 @@ pub struct ProofBundleRef {
     pub name: String,
 }
 
+/// Whether an earlier run answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheStatus {
+    /// True: nothing ran for this Execution, and what stands here is what `original` proved.
+    pub hit: bool,
+    /// The run that answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<OriginalStatus>,
+}
+
+/// The run whose proof answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OriginalStatus {
+    /// Name of the Execution that ran; it need not exist any more.
+    #[schemars(schema_with = "schema::object_name")]
+    pub name: String,
+    /// UID of that Execution.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+    /// Name of its ProofBundle, in the same namespace.
+    #[schemars(schema_with = "schema::object_name")]
+    pub bundle: String,
+}
+
 /// The engine that ran a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -373,6 +425,8 @@ impl Default for ExecutionStatus {
             execution_root: None,
             proof_root: None,
             proof_bundle_ref: None,
+            cache: None,
+            compacted: false,
             engine: None,
             executor: None,
         }
@@ -395,6 +449,22 @@ impl ExecutionStatus {
         let listed = self.outputs.len() + self.missing_outputs.len();
         let unlisted = (result.outputs.len() + result.missing_outputs.len()).saturating_sub(listed);
         self.unlisted_outputs = u32::try_from(unlisted).ok().filter(|count| *count > 0);
+    }
+
+    /// Drops what the proof holds anyway, once: the only change that the API server lets a finished status undergo.
+    pub fn compact(&mut self) {
+        for stream in self.stdout.iter_mut().chain(&mut self.stderr) {
+            stream.tail.clear();
+        }
+        let dropped = u32::try_from(self.missing_outputs.len()).unwrap_or(0);
+        self.missing_outputs.clear();
+        self.unlisted_outputs =
+            Some(self.unlisted_outputs.unwrap_or(0) + dropped).filter(|unlisted| *unlisted > 0);
+        if let Some(sandbox) = &mut self.sandbox {
+            *sandbox =
+                SandboxStatus { summary: std::mem::take(&mut sandbox.summary), ..SandboxStatus::default() };
+        }
+        self.compacted = true;
     }
 
     /// Sets the duration in both its forms.
@@ -477,53 +547,6 @@ impl ResultReason {
 impl std::fmt::Display for ResultReason {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(self.as_str())
-    }
-}
-
-impl From<&RunResult> for ResultReason {
-    fn from(result: &RunResult) -> Self {
-        match result.outcome {
-            Outcome::Exited { code: 0 } if !result.missing_outputs.is_empty() => Self::OutputMissing,
-            Outcome::Exited { code: 0 } => Self::Succeeded,
-            Outcome::Exited { .. } => Self::NonZeroExit,
-            Outcome::Signalled { .. } => Self::Signalled,
-            Outcome::TimedOut => Self::TimedOut,
-            Outcome::OutOfMemory => Self::OutOfMemory,
-        }
-    }
-}
-
-impl From<FailureReason> for ResultReason {
-    fn from(reason: FailureReason) -> Self {
-        match reason {
-            FailureReason::InvalidRequest => Self::InvalidRequest,
-            FailureReason::InputMissing => Self::InputMissing,
-            FailureReason::InputCorrupt => Self::InputCorrupt,
-            FailureReason::LayerUnavailable => Self::LayerUnavailable,
-            FailureReason::CommandNotRunnable => Self::CommandNotRunnable,
-            FailureReason::StoreFull => Self::StoreFull,
-            FailureReason::StoreError => Self::StoreError,
-            FailureReason::SandboxError => Self::SandboxError,
-            FailureReason::Cancelled => Self::Cancelled,
-            FailureReason::ExecutorLost => Self::ExecutorLost,
-        }
-    }
-}
-
-impl From<&Failure> for ResultReason {
-    fn from(failure: &Failure) -> Self {
-        failure.reason.into()
-    }
-}
-
-impl From<Outcome> for TerminationReason {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Exited { .. } => Self::Exited,
-            Outcome::Signalled { .. } => Self::Signalled,
-            Outcome::TimedOut => Self::TimedOut,
-            Outcome::OutOfMemory => Self::OutOfMemory,
-        }
     }
 }
 

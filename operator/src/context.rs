@@ -10,6 +10,7 @@ use requiem_crds::{Execution, ExecutorPool};
 use crate::certificates::Certificates;
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
+use crate::execution::flights::Flights;
 use crate::execution::tracker::Tracker;
 use crate::executor_pool::memory::Memory;
 use crate::executor_pool::observe::Pods;
@@ -46,6 +47,8 @@ pub struct Context {
     pub pool_queue: Queue,
     /// ProofBundles to look at.
     pub bundle_queue: Queue,
+    /// Ended Executions to look at.
+    pub expiry_queue: Queue,
     /// Writes to the API server.
     pub writer: Writer,
     /// Calls to executors.
@@ -56,6 +59,8 @@ pub struct Context {
     pub gates: Gates,
     /// What is known about live Executions.
     pub tracker: Tracker,
+    /// Which identical Executions wait for one another.
+    pub flights: Flights,
     /// ProofBundles whose verdict is being written by the flow that created them.
     pub own_bundles: OwnBundles,
     /// Events.
@@ -120,6 +125,8 @@ impl Context {
 pub mod kinds {
     /// Execution.
     pub const EXECUTION: &str = "Execution";
+    /// Execution that has ended and has a TTL.
+    pub const ENDED: &str = "EndedExecution";
     /// ExecutorPool.
     pub const POOL: &str = "ExecutorPool";
     /// Pod.

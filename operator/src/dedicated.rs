@@ -137,7 +137,7 @@ pub async fn clear(context: &Context, key: &Key, uid: &str) {
             continue;
         }
         let pod = Key { namespace: key.namespace.clone(), name: member.name };
-        match context.writer.delete::<Pod>(&pod, &member.uid).await {
+        match context.writer.delete::<Pod>(&pod, &member.uid, None).await {
             Ok(()) => context.metrics.pod("deleted", "Finished"),
             Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => {}
             // Seen again at the next event of the pod, and deleted with its Execution at the latest.

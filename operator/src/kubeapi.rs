@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    DeleteParams, ListParams, ObjectMeta, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
@@ -182,12 +184,13 @@ impl Writer {
         self.counted(Act::on::<K>("apply", &key), api.patch(&key.name, &params, &apply)).await
     }
 
-    /// Has the object deleted with the grace that it names itself, if it is still the one with this UID.
+    /// Has the object deleted with the grace that it names itself, if it is still the one with this UID and, where one is
+    /// given, of this version.
     ///
     /// # Errors
     /// See [`ApiError`]; `Gone` or `Fenced` when it is not there any more.
-    pub async fn delete<K: Kind>(&self, key: &Key, uid: &str) -> Result<(), ApiError> {
-        let same = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    pub async fn delete<K: Kind>(&self, key: &Key, uid: &str, version: Option<&str>) -> Result<(), ApiError> {
+        let same = Preconditions { uid: Some(uid.to_owned()), resource_version: version.map(str::to_owned) };
         let params = DeleteParams::background().preconditions(same);
         let api = self.api::<K>(key);
         self.counted(Act::on::<K>("delete", key), api.delete(&key.name, &params)).await.map(drop)
@@ -200,6 +203,23 @@ impl Writer {
     pub async fn get<K: Kind>(&self, key: &Key) -> Result<K, ApiError> {
         let api = self.api::<K>(key);
         within(&Act::on::<K>("get", key), api.get(&key.name)).await
+    }
+
+    /// The metadata of objects that labels and fields select, past every cache of ours.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn list_metadata<K: Kind>(
+        &self,
+        namespace: &str,
+        labels: &str,
+        fields: &str,
+    ) -> Result<Vec<PartialObjectMeta<K>>, ApiError> {
+        let key = Key { namespace: namespace.to_owned(), name: String::new() };
+        let api = self.api::<K>(&key);
+        let params = ListParams::default().labels(labels).fields(fields);
+        let found = within(&Act::on::<K>("list", &key), api.list_metadata(&params)).await?;
+        Ok(found.items)
     }
 
     fn api<K: Kind>(&self, key: &Key) -> Api<K> {

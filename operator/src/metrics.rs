@@ -24,6 +24,8 @@ pub struct Metrics {
     api_writes: IntCounterVec,
     proof_verdicts: IntCounterVec,
     events: IntCounterVec,
+    cache: IntCounterVec,
+    expired: IntCounterVec,
     queue_depth: IntGaugeVec,
     live: IntGaugeVec,
     leader: IntGaugeVec,
@@ -90,6 +92,18 @@ impl Metrics {
                 &["code"],
             )?,
             events: counter(&registry, "events_total", "Events by fate.", &["result"])?,
+            cache: counter(
+                &registry,
+                "cache_total",
+                "Executions that asked for an earlier result, by what came of it.",
+                &["result"],
+            )?,
+            expired: counter(
+                &registry,
+                "expired_total",
+                "Writes for ttlAfterFinished, by action.",
+                &["action"],
+            )?,
             queue_depth: gauge(&registry, "queue_depth", "Objects that wait for a worker.", &["kind"])?,
             leader: gauge(&registry, "leader", "Whether this operator holds the Lease.", &[])?,
             elections: counter(
@@ -152,6 +166,16 @@ impl Metrics {
     /// An Event was published, dropped by the rate limit, or refused.
     pub fn event(&self, result: &str) {
         self.events.with_label_values(&[result]).inc();
+    }
+
+    /// An Execution asked for an earlier result: `hit`, `miss`, or `wait` for an identical one.
+    pub fn cache(&self, result: &str) {
+        self.cache.with_label_values(&[result]).inc();
+    }
+
+    /// `ttlAfterFinished` had an Execution compacted, deleted, or observed anew.
+    pub fn expired(&self, action: &str) {
+        self.expired.with_label_values(&[action]).inc();
     }
 
     /// The present length of a queue and of its cache.
@@ -249,6 +273,8 @@ mod tests {
         metrics.api_write("update", "Execution", "ok");
         metrics.proof_verdict("Verified");
         metrics.event("published");
+        metrics.cache("hit");
+        metrics.expired("compacted");
         metrics.backlog("Execution", 1, 2);
         metrics.pod("created", "Missing");
         metrics.certificate("authority", 1);
@@ -256,7 +282,7 @@ mod tests {
         metrics.leads(true);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         let families = text.lines().filter(|line| line.starts_with("# TYPE requiem_operator_")).count();
-        assert_eq!(families, 16, "{text}");
+        assert_eq!(families, 18, "{text}");
         assert!(text.contains(
             "requiem_operator_api_writes_total{kind=\"Execution\",result=\"ok\",verb=\"update\"} 1"
         ));

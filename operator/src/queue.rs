@@ -115,6 +115,34 @@ impl Queue {
         }
     }
 
+    /// Asks for `key` to be looked at after `wait`, in place of any wait that was agreed on for it.
+    pub fn push_later(&self, key: Key, wait: Duration) {
+        let mut state = self.lock();
+        let entry = state.entries.entry(key.clone()).or_default();
+        match entry.phase {
+            Phase::Idle => {}
+            // Its worker may have looked before what this wait is about.
+            Phase::Running => {
+                entry.phase = Phase::Dirty;
+                return;
+            }
+            Phase::Queued | Phase::Dirty => return,
+        }
+        if let Some(timer) = entry.timer.replace(self.push_after(key, wait)) {
+            timer.abort();
+        }
+    }
+
+    /// Nobody need look at `key` any more, unless a worker is at it.
+    pub fn forget(&self, key: &Key) {
+        let mut state = self.lock();
+        if state.entries.get(key).is_some_and(|entry| entry.phase == Phase::Idle) {
+            if let Some(timer) = state.entries.remove(key).and_then(|entry| entry.timer) {
+                timer.abort();
+            }
+        }
+    }
+
     /// Names that wait for a worker now.
     pub fn depth(&self) -> usize {
         self.lock().waiting.len()
@@ -288,6 +316,25 @@ mod tests {
         assert_eq!(queue.depth(), 3);
         let order = [queue.next().await.name, queue.next().await.name, queue.next().await.name];
         assert_eq!(order, ["c", "a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_wait_replaces_an_earlier_one_and_can_be_forgotten() {
+        let queue = Queue::default();
+        queue.push_later(key("a"), Duration::from_secs(1));
+        queue.push_later(key("a"), Duration::from_secs(9));
+        queue.push_later(key("b"), Duration::from_secs(1));
+        queue.forget(&key("b"));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(queue.depth(), 0);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(queue.depth(), 1);
+        assert_eq!(queue.lock().entries.len(), 1);
+        // While its worker is at it, it is looked at once more: the worker may have been too early.
+        assert_eq!(queue.next().await, key("a"));
+        queue.push_later(key("a"), Duration::from_secs(1));
+        queue.done(key("a"), Verdict::Done);
+        assert_eq!(queue.depth(), 1);
     }
 
     #[tokio::test]

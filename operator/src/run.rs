@@ -16,6 +16,7 @@ use crate::certificates::Certificates;
 use crate::context::{Context, OwnBundles, kinds};
 use crate::dispatch::{Dispatcher, Endpoint, TlsError, client_config};
 use crate::events::Events;
+use crate::execution::flights::Flights;
 use crate::execution::tracker::Tracker;
 use crate::executor_pool::memory::Memory;
 use crate::executor_pool::observe::Pods;
@@ -34,6 +35,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const SAMPLING: Duration = Duration::from_secs(5);
 const BUNDLE_WORKERS: usize = 16;
 const POOL_WORKERS: usize = 8;
+const EXPIRY_WORKERS: usize = 8;
 
 /// Why the operator does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +125,7 @@ pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<Operator,
         .await
         .map_err(|source| RunError::Listen { address: args.admin_listen, source })?;
     let mut config = kube_config(args).await?;
-    let readiness = Readiness::waiting_for(3);
+    let readiness = Readiness::waiting_for(4);
     let watching = Watching {
         client: Client::try_from(config.clone())?,
         namespace: args.namespace.clone(),
@@ -193,6 +195,7 @@ fn work(
 ) {
     let context = assemble(args, dispatcher, writes, metrics, watching, parts);
     workers(&context, usize::from(args.concurrency), &watching.stop, parts);
+    expiry_workers(&context, &watching.stop, parts);
     parts.spawn(sample(context, watching.stop.clone()));
 }
 
@@ -221,9 +224,11 @@ fn assemble(
         certificates: Certificates::new(own, writer.clone(), dispatcher.clone(), metrics.clone()),
         executor_image: args.executor_image.clone(),
         gates: Gates::new(execution_queue.clone()),
+        flights: Flights::new(execution_queue.clone()),
         execution_queue,
         pool_queue: Queue::default(),
         bundle_queue: Queue::default(),
+        expiry_queue: Queue::default(),
         writer,
         dispatcher,
         health,
@@ -238,6 +243,7 @@ fn assemble(
     let apart = Watching { readiness: Readiness::waiting_for(1), ..watching.clone() };
     parts.spawn(watching::pods(apart, context.clone(), pod_cache));
     parts.spawn(watching::bundles(watching.clone(), context.clone()));
+    parts.spawn(watching::ended(watching.clone(), context.clone()));
     parts.spawn(comebacks(context.clone(), back, watching.stop.clone()));
     context
 }
@@ -260,6 +266,16 @@ fn workers(context: &Context, concurrency: usize, stop: &watch::Receiver<bool>, 
         let queue = shared.pool_queue.clone();
         queue
             .run(POOL_WORKERS, stopped, GRACE, move |key| executor_pool::reconcile(shared.clone(), key))
+            .await;
+    });
+}
+
+fn expiry_workers(context: &Context, stop: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
+    let (shared, stopped) = (context.clone(), stop.clone());
+    parts.spawn(async move {
+        let queue = shared.expiry_queue.clone();
+        queue
+            .run(EXPIRY_WORKERS, stopped, GRACE, move |key| execution::expire::reconcile(shared.clone(), key))
             .await;
     });
 }
@@ -290,6 +306,7 @@ async fn sample(context: Context, mut stop: watch::Receiver<bool>) {
         let metrics = &context.metrics;
         metrics.backlog(kinds::EXECUTION, context.execution_queue.depth(), context.executions.len());
         metrics.backlog(kinds::POOL, context.pool_queue.depth(), context.pools.len());
+        metrics.backlog(kinds::ENDED, context.expiry_queue.depth(), 0);
         metrics.backlog(kinds::BUNDLE, context.bundle_queue.depth(), 0);
         metrics.backlog(kinds::POD, 0, context.pods.len());
         metrics.slots(context.fleet.all_slots());

@@ -120,6 +120,7 @@ pub async fn executions(watching: Watching, context: Context, mut cache: Writer<
                 Event::Apply(object) => execution::seen(&context, &object, true),
                 Event::Delete(object) => {
                     let uid = object.meta().uid.as_deref().unwrap_or_default();
+                    context.flights.vanished(uid);
                     if let Some(orphan) = context.tracker.forget(uid) {
                         execution::abandon(&context, orphan);
                     }
@@ -139,9 +140,27 @@ fn relisted(context: &Context) {
     for orphan in context.tracker.retain(|uid| uids.contains(uid)) {
         execution::abandon(context, orphan);
     }
+    context.flights.retain(|uid| uids.contains(uid));
+    for object in &live {
+        execution::enlist(context, object);
+    }
     for object in &live {
         execution::seen(context, object, false);
     }
+}
+
+/// Watches Executions that are over and have a TTL which has not been carried out. There is no cache: the time that is
+/// left lies in the queue.
+pub async fn ended(watching: Watching, context: Context) {
+    let config = watcher::Config::default()
+        .fields("status.terminal=true,spec.ttlAfterFinished.action!=,status.compacted!=true");
+    watching
+        .follow(config, |event: Event<Guarded<Execution>>| match event {
+            Event::Apply(object) | Event::InitApply(object) => execution::expire::seen(&context, &object),
+            Event::Delete(object) => context.expiry_queue.forget(&Key::of(&object)),
+            Event::Init | Event::InitDone => {}
+        })
+        .await;
 }
 
 /// Watches pools.

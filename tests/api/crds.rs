@@ -2,6 +2,7 @@
 //! test fails. Each test works in a namespace of its own; nothing else needs to run.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod fences;
 #[path = "pools.rs"]
 mod pools;
 
@@ -242,7 +243,7 @@ async fn a_finished_status_is_fenced() {
         "terminal": false, "result": "NonZeroExit", "attempts": 3, "startTime": "2026-01-01T00:00:09.000000Z",
         "completionTime": "2026-01-01T00:00:09.000000Z", "durationMs": 9, "duration": "9ms", "exitCode": 9,
         "terminationReason": "TimedOut", "requestDigest": OTHER_DIGEST, "resultDigest": OTHER_DIGEST,
-        "stdout": { "tail": "x" }, "stderr": { "bytes": 9 }, "outputs": [], "missingOutputs": [],
+        "stdout": { "tail": "x" }, "stderr": { "bytes": 9 }, "outputs": [], "missingOutputs": [], "cache": { "hit": true },
         "unlistedOutputs": 9, "sandbox": { "enforced": [] }, "determinismConfidence": { "level": "high" },
         "executionRoot": OTHER_DIGEST, "proofRoot": OTHER_DIGEST, "engine": { "version": "9" }, "executor": "x",
         "proofBundleRef": { "name": "x" },
@@ -381,11 +382,12 @@ async fn tables_show_the_columns() {
         "Age",
         "Proof",
         "Executor",
+        "Cache",
         "Reason",
     ];
     assert_eq!(names, expected);
     let wide = columns.iter().filter(|column| column["priority"] == 1).count();
-    assert_eq!(wide, 3);
+    assert_eq!(wide, 4);
     let mut cells = table["rows"][0]["cells"].as_array().unwrap().clone();
     cells.remove(7);
     let told = json!([
@@ -398,6 +400,7 @@ async fn tables_show_the_columns() {
         "12ms",
         DIGEST,
         "local",
+        false,
         "exit status 0"
     ]);
     assert_eq!(Value::Array(cells), told);
@@ -438,6 +441,7 @@ async fn the_operator_has_the_rights_it_needs_and_no_other() {
         ("update", requiem, "proofbundles", "status"),
         ("update", requiem, "executorpools", "status"),
         ("create", requiem, "proofbundles", ""),
+        ("delete", requiem, "executions", ""),
         ("create", "events.k8s.io", "events", ""),
         ("watch", "", "pods", ""),
         ("create", "", "pods", ""),
@@ -450,7 +454,7 @@ async fn the_operator_has_the_rights_it_needs_and_no_other() {
         ("patch", requiem, "executions", ""),
         ("update", requiem, "executions", ""),
         ("patch", requiem, "executions", "status"),
-        ("delete", requiem, "executions", ""),
+        ("deletecollection", requiem, "executions", ""),
         ("create", requiem, "executions", ""),
         ("patch", requiem, "proofbundles", ""),
         ("delete", requiem, "proofbundles", ""),
@@ -675,7 +679,7 @@ fn succeeded() -> Value {
         "determinismConfidence": {
             "level": "best_effort", "score": 60, "reasons": ["clock:real"], "formula": "dc/1",
         },
-        "executionRoot": DIGEST, "proofRoot": DIGEST, "proofBundleRef": { "name": "done" },
+        "executionRoot": DIGEST, "proofRoot": DIGEST, "proofBundleRef": { "name": "done" }, "cache": { "hit": false },
         "engine": { "name": "requiem", "version": "0.1.0" }, "executor": "local",
     })
 }

@@ -4,10 +4,14 @@
 //! `REQUIEM_TEST_KUBECONFIG` names the cluster; without it every test fails.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod cache;
 mod certificates;
 #[path = "../../operator/tests/common/mod.rs"]
 mod common;
 mod election;
+mod expiry;
+mod health;
+mod judges;
 mod puppet;
 
 use std::collections::BTreeMap;
@@ -124,11 +128,15 @@ impl Rig {
     }
 
     async fn pool(&self, servers: &[(&str, &Server)]) {
+        self.pool_called("default", servers).await;
+    }
+
+    async fn pool_called(&self, name: &str, servers: &[(&str, &Server)]) {
         let endpoint =
             |(name, server): &(&str, &Server)| json!({"name": name, "url": server.endpoint(name).url});
         let endpoints: Vec<_> = servers.iter().map(endpoint).collect();
         let pool = json!({
-            "apiVersion": "requiem.dev/v1alpha1", "kind": "ExecutorPool", "metadata": {"name": "default"},
+            "apiVersion": "requiem.dev/v1alpha1", "kind": "ExecutorPool", "metadata": {"name": name},
             "spec": {"endpoints": endpoints},
         });
         let pool: ExecutorPool = serde_json::from_value(pool).unwrap();
@@ -139,6 +147,26 @@ impl Rig {
         let mut spec = ExecutionSpec::new(vec!["/bin/true".into()]);
         change(&mut spec);
         self.executions.create(&PostParams::default(), &Execution::new(name, spec)).await.unwrap()
+    }
+
+    /// As [`Rig::create`], with metadata.
+    async fn create_with(
+        &self,
+        name: &str,
+        metadata: serde_json::Value,
+        spec: serde_json::Value,
+    ) -> Execution {
+        let mut object = json!({
+            "apiVersion": "requiem.dev/v1alpha1", "kind": "Execution", "metadata": metadata, "spec": spec,
+        });
+        object["metadata"]["name"] = json!(name);
+        if object["spec"]["command"].is_null() {
+            object["spec"]["command"] = json!(["/bin/true"]);
+        }
+        self.executions
+            .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+            .await
+            .unwrap()
     }
 
     async fn until(&self, name: &str, what: &str, condition: impl Condition<Execution>) -> Execution {

@@ -137,12 +137,16 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     let scripted = inner.clone();
     match tokio::task::spawn_blocking(move || (scripted.script)(call)).await.unwrap() {
         Answer::Now(response) => response,
-        Answer::Running => running(&inner, waits).await,
+        Answer::Running => running(&inner, waits, &path).await,
     }
 }
 
 /// Waits up to two seconds for the end, as long as an honest executor waits for a start.
-async fn running(inner: &Inner, waits: bool) -> Response {
+async fn running(inner: &Inner, waits: bool, path: &str) -> Response {
+    let asked_for = |start: &StartAttempt| path.contains(&start.identity.uid);
+    if !inner.started.lock().unwrap().as_ref().is_some_and(asked_for) {
+        return refusal(404, "UnknownAttempt");
+    }
     let mut ended = inner.ended.subscribe();
     if waits {
         let end = ended.wait_for(|ended| *ended != Ended::No);
@@ -229,7 +233,7 @@ pub(crate) fn honest(start: &StartAttempt) -> BundleBody {
         schema: SCHEMA.into(),
         execution: ExecutionFacts {
             request: start.request.clone(),
-            engine: Engine { name: "requiem".into(), version: "0".into() },
+            engine: Engine { name: "requiem".into(), version: env!("CARGO_PKG_VERSION").into() },
             result: RunResult {
                 outcome: Outcome::Exited { code: 0 },
                 stdout: stream,

@@ -110,6 +110,9 @@ pub const SCHEMAS: [Family; 4] = [
     Family { name: "schema-1.36", tags: "", programs: &[(".", "schema")], ldflags: "" },
 ];
 
+/// What GitOps clients say of an object, by their own code. The program around it is ours.
+pub const JUDGE: Family = Family { name: "judge", tags: "", programs: &[(".", "judge")], ldflags: "" };
+
 /// What a control plane needs.
 #[derive(Debug, Clone)]
 pub struct ControlPlaneTools {
@@ -355,7 +358,7 @@ mod tests {
 
     #[test]
     fn every_pinned_module_is_summed() {
-        for family in [&ETCD, &KUBERNETES, &KUBERNETES_NODE, &CONTAINERD, &RUNC, &CNI, &HELM] {
+        for family in [&ETCD, &KUBERNETES, &KUBERNETES_NODE, &CONTAINERD, &RUNC, &CNI, &HELM, &JUDGE] {
             let sums = fs::read_to_string(module(family).join("go.sum")).unwrap();
             assert!(sums.lines().count() > 50, "{} has no go.sum", family.name);
         }

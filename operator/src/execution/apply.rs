@@ -3,19 +3,23 @@
 use std::time::Duration;
 
 use requiem_crds::condition::Reason;
+use requiem_crds::execution::CacheMode;
+use requiem_crds::status::{CacheStatus, ResultReason};
 use requiem_crds::{Execution, ProofBundle};
 use requiem_model::attempt::AttemptState;
 
 use super::decide::{Final, Progress, Proof, Step};
+use super::flights::Turn;
 use super::follow::{self, Followed};
+use super::recall::{self, Recalled};
 use super::tracker::Place;
-use super::validate::Plan;
+use super::validate::{Plan, wants_end};
 use crate::context::Context;
 use crate::dedicated;
 use crate::dispatch::{DispatchError, Endpoint, Refusal};
 use crate::kubeapi::ApiError;
 use crate::proof_bundle::{self, Published};
-use crate::queue::Verdict;
+use crate::queue::{Key, Verdict};
 
 /// How long the call that starts an attempt waits for its end. Shorter runs cost one call and one status.
 const START_WAIT: Duration = Duration::from_secs(2);
@@ -44,6 +48,10 @@ pub struct Settled {
     pub end: Final,
     /// The ProofBundle that holds the proof, if it was published.
     pub bundle: Option<Published>,
+    /// The earlier result that answers; then nothing ran.
+    pub recalled: Option<Box<Recalled>>,
+    /// Whether an answer was asked for, and found.
+    pub cache: Option<CacheStatus>,
 }
 
 /// Why a step could not be done; it will be tried again.
@@ -66,6 +74,7 @@ pub async fn apply(context: &Context, plan: &Plan, step: Step) -> Result<Applied
         Step::Rest => Ok(Applied::Rest(Verdict::Done)),
         Step::Ask { attempt, endpoints } => ask(context, plan, attempt, &endpoints).await,
         Step::Make { attempt } => Ok(make(context, plan, attempt).await),
+        Step::Recall => recall(context, plan).await,
         Step::Start { attempt, endpoint } => start(context, plan, attempt, endpoint).await,
         Step::Cancel { attempt, endpoint } => cancel(context, plan, attempt, &endpoint).await,
         Step::Follow { attempt, endpoint, report, again } => {
@@ -128,6 +137,68 @@ async fn make(context: &Context, plan: &Plan, attempt: u32) -> Applied {
     }
 }
 
+/// Finds an earlier result, or makes sure that no identical Execution runs.
+async fn recall(context: &Context, plan: &Plan) -> Result<Applied, ApplyError> {
+    if let Some(route) = plan.route() {
+        context.flights.join(&plan.uid, &plan.key, route);
+    }
+    let recalled = match context.flights.turn(&plan.uid, |uid| context.tracker.may_run(uid)) {
+        Turn::Wait(holder) => return Ok(waiting(context, plan, &holder)),
+        Turn::Go(None) => recall::find(context, plan).await?,
+        Turn::Go(Some(bundle)) => {
+            let recalled = recall::read(context, plan, &bundle).await?;
+            if recalled.is_none() {
+                context.flights.unanswered(&plan.uid);
+                return Ok(Applied::Again);
+            }
+            recalled
+        }
+    };
+    match recalled {
+        Some(recalled) => Ok(Applied::End(Box::new(answered(recalled)))),
+        None => {
+            context.metrics.cache("miss");
+            context.tracker.with(&plan.uid, |live| live.unanswered = true);
+            Ok(Applied::Again)
+        }
+    }
+}
+
+fn answered(recalled: Recalled) -> Settled {
+    let original = recalled.original.clone();
+    let message = format!(
+        "nothing ran: ProofBundle {} of Execution {} ({}) answers the same request",
+        original.bundle, original.name, original.uid
+    );
+    let end = Final {
+        result: ResultReason::Succeeded,
+        message,
+        attempts: 0,
+        proof: None,
+        verdict: None,
+        endpoint: None,
+    };
+    let cache = Some(CacheStatus { hit: true, original: Some(original) });
+    Settled { end, bundle: None, recalled: Some(Box::new(recalled)), cache }
+}
+
+/// Somebody else runs the same. Said after a while only: most of what is waited for is over sooner.
+fn waiting(context: &Context, plan: &Plan, holder: &Key) -> Applied {
+    let first = context.tracker.with(&plan.uid, |live| !std::mem::replace(&mut live.waited, true));
+    if first == Some(true) {
+        context.metrics.cache("wait");
+    }
+    let age = context.tracker.with(&plan.uid, |live| live.seen.elapsed()).unwrap_or_default();
+    if age < YOUNG {
+        return Applied::Rest(Verdict::Again(YOUNG - age));
+    }
+    let message = format!(
+        "Execution {holder} runs, or is about to run, the same request; if it succeeds, it answers this one too"
+    );
+    let progress = Progress { reason: Reason::WaitingForIdentical, message, attempts: 0 };
+    Applied::Report(progress, Verdict::Again(IN_LINE))
+}
+
 async fn start(
     context: &Context,
     plan: &Plan,
@@ -185,7 +256,7 @@ async fn is_outdated(context: &Context, plan: &Plan) -> Result<bool, ApplyError>
             let over = now.status.as_ref().is_some_and(|status| status.terminal);
             let other = now.metadata.uid.as_deref() != Some(plan.uid.as_str());
             // A changed spec is on its way through the watch, and will bring us back.
-            Ok(over || other || (now.spec.cancel, now.spec.suspend) != (plan.cancel, plan.suspend))
+            Ok(over || other || (wants_end(&now), now.spec.suspend) != (plan.cancel, plan.suspend))
         }
         Err(ApiError::Gone { .. }) => Ok(true),
         Err(error) => Err(error.into()),
@@ -266,7 +337,9 @@ async fn finish(context: &Context, plan: &Plan, end: Final) -> Result<Applied, A
         },
         _ => None,
     };
-    Ok(Applied::End(Box::new(Settled { end, bundle })))
+    let asked = plan.cache != CacheMode::Never;
+    let cache = asked.then_some(CacheStatus { hit: false, original: None });
+    Ok(Applied::End(Box::new(Settled { end, bundle, recalled: None, cache })))
 }
 
 async fn publish(context: &Context, plan: &Plan, proof: &Proof) -> Result<Published, ApiError> {

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use requiem_crds::condition::Reason;
+use requiem_crds::execution::CacheMode;
 use requiem_crds::status::ResultReason;
 use requiem_model::attempt::{AttemptState, SealedAttempt};
 use requiem_model::{Failure, FailureReason, Outcome};
@@ -83,6 +84,8 @@ pub enum Step {
         /// Number of the attempt.
         attempt: u32,
     },
+    /// Look for an earlier result that answers; or wait for an identical Execution that runs.
+    Recall,
     /// Start the attempt, or adopt it, and wait a little for its end.
     Start {
         /// Number of the attempt.
@@ -201,6 +204,9 @@ fn begin(plan: &Plan, seen: &Observed) -> Step {
     }
     if plan.suspend {
         return suspended(seen);
+    }
+    if plan.cache == CacheMode::Use && !seen.known.unanswered {
+        return Step::Recall;
     }
     let candidates = match &seen.pool {
         Pool::Executors(candidates) => candidates,
@@ -515,6 +521,7 @@ mod tests {
                 let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
                 format!("ask {} about {attempt}", names.join("+"))
             }
+            Step::Recall => "recall".into(),
             Step::Start { attempt, endpoint } => format!("start {attempt} on {}", endpoint.name),
             Step::Make { attempt } => format!("make the pod of {attempt}"),
             Step::Cancel { attempt, endpoint } => format!("cancel {attempt} on {}", endpoint.name),
@@ -564,6 +571,25 @@ mod tests {
         check(&place, DOWN, "hold: ExecutorUnavailable after 0");
         check(&place, |_, seen| seen.known.wait = Duration::from_secs(1), "hold: silent");
         check(&place, |plan, _| (plan.cancel, plan.suspend) = (true, true), "finish Cancelled after 1, kept");
+    }
+
+    #[test]
+    fn an_answer_is_looked_for_before_anything_is_started() {
+        const USE: Change = |plan, _| plan.cache = CacheMode::Use;
+        check(&Place::Nowhere, USE, "recall");
+        check(&Place::Nowhere, |plan, seen| (USE(plan, seen), NO_POOL(plan, seen)).0, "recall");
+        check(
+            &Place::Nowhere,
+            |plan, seen| (USE(plan, seen), SUSPEND(plan, seen)).0,
+            "hold: Suspended after 0",
+        );
+        check(&Place::Nowhere, |plan, _| plan.cache = CacheMode::Refresh, "start 1 on a");
+        let asked: Change = |plan, seen| (plan.cache, seen.known.unanswered) = (CacheMode::Use, true);
+        check(&Place::Nowhere, asked, "start 1 on a");
+        // What may be running already is not answered by anything else.
+        check(&Place::Unknown, USE, "ask a about 1");
+        check(&Place::Sent(endpoint("a")), USE, "start 1 on a");
+        check(&at(AttemptState::Running), USE, "follow 1: Running after 1");
     }
 
     #[test]

@@ -14,9 +14,13 @@
 
 pub mod apply;
 pub mod decide;
+pub mod expire;
+pub mod flights;
 pub mod follow;
 pub mod judge;
+pub mod keeper;
 pub mod observe;
+pub mod recall;
 pub mod report;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -26,6 +30,7 @@ pub mod validate;
 use std::time::{Duration, Instant};
 
 use kube::Resource;
+use requiem_crds::execution::CacheMode;
 use requiem_crds::status::ResultReason;
 use requiem_crds::{Execution, ExecutionStatus};
 
@@ -103,6 +108,9 @@ async fn drive(context: &Context, key: &Key) -> Result<Verdict, ReconcileError> 
     };
     for _ in 0..MAX_STEPS {
         let Some(seen) = observe::observe(context, &plan) else { return Ok(Verdict::Done) };
+        if is_idle(&plan, &seen.known.place) {
+            context.flights.leave(&plan.uid, None);
+        }
         match apply::apply(context, &plan, decide::next(&plan, &seen)).await? {
             Applied::Again => {}
             Applied::Rest(verdict) => return Ok(verdict),
@@ -125,8 +133,15 @@ async fn conclude(
 ) -> Result<Verdict, ReconcileError> {
     // Asked first: as soon as the status is terminal, the watch reports the object as gone.
     let seen = context.tracker.with(&plan.uid, |live| live.seen);
-    let written = report::end(context, object, &settled).await?;
-    let Settled { end, bundle } = settled;
+    context.flights.landing(&plan.uid);
+    let written = match report::end(context, object, &settled).await {
+        Ok(written) => written,
+        Err(error) => {
+            context.flights.aborted(&plan.uid);
+            return Err(error.into());
+        }
+    };
+    let Settled { end, bundle, recalled, .. } = settled;
     context.tracker.with(&plan.uid, |live| live.place = tracker::Place::Finished);
     if written == Written::Yes {
         let took = seen.map(|seen| seen.elapsed()).unwrap_or_default();
@@ -141,10 +156,29 @@ async fn conclude(
         tokio::spawn(release(context.clone(), None, plan.clone()));
     }
     // After the status, which somebody waits for: two writes at once make each other slower.
-    if let Some(bundle) = bundle {
-        proof_bundle::conclude(context, bundle).await;
+    let published = match bundle {
+        Some(bundle) => proof_bundle::conclude(context, bundle).await,
+        None => None,
+    };
+    if recalled.is_some() && written == Written::Yes {
+        context.metrics.cache("hit");
     }
+    let answer = recalled.map(|recalled| recalled.original.bundle).or(published);
+    land(context, plan, answer.filter(|_| end.result == ResultReason::Succeeded));
     Ok(Verdict::Done)
+}
+
+/// Tells those who asked for the same. Only now: the mark by which a bundle answers is written last.
+fn land(context: &Context, plan: &Plan, answer: Option<String>) {
+    context.flights.leave(&plan.uid, answer.as_deref());
+    if let (CacheMode::Refresh, Some(route), Some(bundle)) = (plan.cache, plan.route(), &answer) {
+        context.flights.renew(&route, bundle);
+    }
+}
+
+/// Whether nothing of it runs and it does not want to: identical ones do not wait for it.
+fn is_idle(plan: &Plan, place: &tracker::Place) -> bool {
+    (plan.suspend || plan.cancel) && *place == tracker::Place::Nowhere
 }
 
 async fn refuse(
@@ -156,6 +190,7 @@ async fn refuse(
     report::invalid(context, meta, previous, refusal).await?;
     let uid = meta.uid.clone().unwrap_or_default();
     context.tracker.with(&uid, |live| live.place = tracker::Place::Finished);
+    context.flights.leave(&uid, None);
     context.metrics.finished(ResultReason::InvalidSpec.as_str(), false, Duration::ZERO);
     Ok(Verdict::Done)
 }
@@ -212,5 +247,23 @@ pub fn seen(context: &Context, object: &Guarded<Execution>, live: bool) {
     };
     let key = Key::of(object);
     context.tracker.see(meta.uid.as_deref().unwrap_or_default(), key.clone(), live && untouched);
+    enlist(context, object);
     context.execution_queue.push(key);
+}
+
+/// Notes that an Execution wants what others may want too. After a restart this is done for all of them before any is
+/// looked at.
+pub fn enlist(context: &Context, object: &Guarded<Execution>) {
+    let Ok(execution) = &object.0 else { return };
+    // Whoever does not ask for it pays no more than this.
+    if validate::cache_mode(execution) != CacheMode::Use {
+        return;
+    }
+    let Ok(plan) = validate::plan(execution) else { return };
+    let Some(route) = plan.route() else { return };
+    let place = context.tracker.with(&plan.uid, |live| live.place.clone());
+    match place {
+        Some(place) if is_idle(&plan, &place) || place == tracker::Place::Finished => {}
+        _ => context.flights.join(&plan.uid, &plan.key, route),
+    }
 }

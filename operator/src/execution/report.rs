@@ -5,16 +5,18 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use requiem_crds::condition::{ConditionStatus, ConditionType, Reason, Wanted, conditions};
 use requiem_crds::status::{EngineStatus, ProofBundleRef, ResultReason, StreamStatus};
 use requiem_crds::{Execution, ExecutionStatus};
+use requiem_proof::Verified;
 
 use super::apply::Settled;
-use super::decide::{Progress, Proof};
+use super::decide::Progress;
+use super::keeper::Keeper;
 use super::validate::InvalidSpec;
 use crate::context::Context;
 use crate::kubeapi::ApiError;
@@ -23,6 +25,8 @@ use crate::queue::Key;
 /// How often a terminal status is written anew because the object changed in between.
 const MAX_TRIES: u32 = 5;
 const MAX_MESSAGE_CHARS: usize = 1000;
+/// Of a message that was shortened together with its status.
+const MAX_COMPACT_CHARS: usize = 120;
 
 /// What became of a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,67 +39,108 @@ pub enum Written {
     Superseded,
 }
 
+/// What the API server says about the object that a status is written for, and when.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    /// Its generation.
+    pub generation: i64,
+    /// Whether it is being deleted, and somebody's finalizer holds it.
+    pub deleting: bool,
+    /// The time, in whole seconds.
+    pub now: Time,
+}
+
+impl Scene {
+    fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            generation: meta.generation.unwrap_or(0),
+            deleting: meta.deletion_timestamp.is_some(),
+            now: now(),
+        }
+    }
+
+    fn conditions(&self, wanted: &[Wanted], previous: &ExecutionStatus) -> (i64, Vec<Condition>) {
+        let generation = self.generation.max(previous.observed_generation);
+        (generation, conditions(wanted, &previous.conditions, self.generation, &self.now))
+    }
+}
+
 /// The status of an Execution that is not over.
-pub fn unfinished(
-    progress: &Progress,
-    previous: &ExecutionStatus,
-    generation: i64,
-    now: &Time,
-) -> ExecutionStatus {
+pub fn unfinished(progress: &Progress, previous: &ExecutionStatus, scene: &Scene) -> ExecutionStatus {
     let Progress { reason, message, attempts } = progress;
-    let message = clip(message);
-    let want = |kind, status| Wanted::new(kind, status, *reason, message.clone());
+    let (reason, message) = if scene.deleting {
+        (Reason::Terminating, clip(&format!("is being deleted: {message}"), MAX_MESSAGE_CHARS))
+    } else {
+        (*reason, clip(message, MAX_MESSAGE_CHARS))
+    };
+    let want = |kind, status| Wanted::new(kind, status, reason, message.clone());
     let state =
-        if *reason == Reason::Suspended { ConditionType::Suspended } else { ConditionType::Reconciling };
+        if reason == Reason::Suspended { ConditionType::Suspended } else { ConditionType::Reconciling };
     let wanted = [
         want(ConditionType::Ready, ConditionStatus::False),
         want(ConditionType::Succeeded, ConditionStatus::Unknown),
         want(state, ConditionStatus::True),
     ];
+    let (observed_generation, conditions) = scene.conditions(&wanted, previous);
     ExecutionStatus {
-        observed_generation: generation.max(previous.observed_generation),
-        conditions: conditions(&wanted, &previous.conditions, generation, now),
+        observed_generation,
+        conditions,
         attempts: previous.attempts.max(*attempts),
         ..previous.clone()
     }
 }
 
 /// The status of an Execution that is over.
-pub fn terminal(
-    settled: &Settled,
-    previous: &ExecutionStatus,
-    generation: i64,
-    now: &Time,
-) -> ExecutionStatus {
-    let end = &settled.end;
-    let mut status = ended(end.result, &end.message, previous, generation, now);
+pub fn terminal(settled: &Settled, previous: &ExecutionStatus, scene: &Scene) -> ExecutionStatus {
+    let Settled { end, bundle, recalled, cache } = settled;
+    let mut status = ended(end.result, &end.message, previous, scene);
     status.attempts = previous.attempts.max(end.attempts);
+    status.cache = cache.clone();
     if let Some(proof) = &end.proof {
-        prove(&mut status, proof);
+        let run = &proof.verified.body.run;
+        prove(&mut status, &proof.verified);
+        // The tails are claims beside the proof; the digests in the status are what was proven.
+        let streams = &proof.verified.body.execution.result;
+        status.stdout = Some(StreamStatus::new(&streams.stdout, &proof.sealed.stdout_tail));
+        status.stderr = Some(StreamStatus::new(&streams.stderr, &proof.sealed.stderr_tail));
+        status.set_duration(run.usage.wall_us / 1000);
+        (status.start_time, status.completion_time) =
+            (micro_time(&run.started_at), micro_time(&run.completed_at));
+        status.executor = Some(run.executor.name.clone());
     }
-    status.proof_bundle_ref =
-        settled.bundle.as_ref().map(|bundle| ProofBundleRef { name: bundle.key.name.clone() });
+    let mut name = bundle.as_ref().map(|bundle| bundle.key.name.clone());
+    if let Some(recalled) = recalled {
+        // Nothing ran: no times, no executor, no tails. What was proven is told, and whose it was.
+        prove(&mut status, &recalled.verified);
+        name = Some(recalled.original.bundle.clone());
+    }
+    status.proof_bundle_ref = name.map(|name| ProofBundleRef { name });
     status
 }
 
-fn ended(
-    result: ResultReason,
-    message: &str,
-    previous: &ExecutionStatus,
-    generation: i64,
-    now: &Time,
-) -> ExecutionStatus {
-    let message = clip(message);
-    let want = |kind, status| Wanted::new(kind, status, result, message.clone());
+/// The conditions of an end. One that is being deleted is not Ready, whatever came of it.
+fn end_conditions(result: ResultReason, message: &str, deleting: bool) -> Vec<Wanted> {
+    let want = |kind, status| Wanted::new(kind, status, result, message);
     let succeeded = result == ResultReason::Succeeded;
-    let mut wanted =
-        vec![want(ConditionType::Ready, succeeded.into()), want(ConditionType::Succeeded, succeeded.into())];
+    let ready = if deleting {
+        let message = format!("is being deleted; {result}: {message}");
+        Wanted::new(ConditionType::Ready, ConditionStatus::False, Reason::Terminating, message)
+    } else {
+        want(ConditionType::Ready, succeeded.into())
+    };
+    let mut wanted = vec![ready, want(ConditionType::Succeeded, succeeded.into())];
     if !succeeded {
         wanted.push(want(ConditionType::Stalled, ConditionStatus::True));
     }
+    wanted
+}
+
+fn ended(result: ResultReason, message: &str, previous: &ExecutionStatus, scene: &Scene) -> ExecutionStatus {
+    let wanted = end_conditions(result, &clip(message, MAX_MESSAGE_CHARS), scene.deleting);
+    let (observed_generation, conditions) = scene.conditions(&wanted, previous);
     ExecutionStatus {
-        observed_generation: generation.max(previous.observed_generation),
-        conditions: conditions(&wanted, &previous.conditions, generation, now),
+        observed_generation,
+        conditions,
         result: Some(result),
         terminal: true,
         attempts: previous.attempts,
@@ -103,16 +148,10 @@ fn ended(
     }
 }
 
-fn prove(status: &mut ExecutionStatus, proof: &Proof) {
-    let Proof { verified, sealed } = proof;
+/// What a proof says, whoever's it is.
+fn prove(status: &mut ExecutionStatus, verified: &Verified) {
     let (facts, run) = (&verified.body.execution, &verified.body.run);
     status.set_result(&facts.result);
-    // The tails are claims beside the proof; the digests in the status are what was proven.
-    status.stdout = Some(StreamStatus::new(&facts.result.stdout, &sealed.stdout_tail));
-    status.stderr = Some(StreamStatus::new(&facts.result.stderr, &sealed.stderr_tail));
-    status.set_duration(run.usage.wall_us / 1000);
-    (status.start_time, status.completion_time) =
-        (micro_time(&run.started_at), micro_time(&run.completed_at));
     status.request_digest = Some(verified.request_digest);
     status.result_digest = Some(verified.result_digest);
     status.sandbox = Some((&run.sandbox).into());
@@ -121,7 +160,28 @@ fn prove(status: &mut ExecutionStatus, proof: &Proof) {
     status.proof_root = Some(verified.bundle_root);
     let engine = &facts.engine;
     status.engine = Some(EngineStatus { name: engine.name.clone(), version: engine.version.clone() });
-    status.executor = Some(run.executor.name.clone());
+}
+
+/// The same end, told about the object as it is now: for a new generation, and for one that is being deleted.
+pub fn restated(previous: &ExecutionStatus, scene: &Scene, message: Option<String>) -> ExecutionStatus {
+    let Some(result) = previous.result else { return previous.clone() };
+    let told = previous.conditions.iter().find(|c| c.type_ == ConditionType::Succeeded.as_str());
+    let message = message.or_else(|| told.map(|told| told.message.clone())).unwrap_or_default();
+    let wanted = end_conditions(result, &message, scene.deleting);
+    let (observed_generation, conditions) = scene.conditions(&wanted, previous);
+    ExecutionStatus { observed_generation, conditions, ..previous.clone() }
+}
+
+/// The shortened status of an end; `keeper` is who would create the object again if it were deleted.
+pub fn compacted(previous: &ExecutionStatus, keeper: Option<Keeper>, scene: &Scene) -> ExecutionStatus {
+    let told = previous.conditions.iter().find(|c| c.type_ == ConditionType::Succeeded.as_str());
+    let told = told.map(|told| clip(&told.message, MAX_COMPACT_CHARS)).unwrap_or_default();
+    let why = keeper
+        .map(|keeper| format!(" instead of deleted, because {} would create it again", keeper.as_str()));
+    let message = format!("{told} (status compacted by ttlAfterFinished{})", why.unwrap_or_default());
+    let mut status = restated(previous, scene, Some(message));
+    status.compact();
+    status
 }
 
 /// Says how far it is, unless the status says so already.
@@ -134,7 +194,7 @@ pub async fn progress(
     progress: &Progress,
 ) -> Result<Written, ApiError> {
     let previous = object.status.clone().unwrap_or_default();
-    let status = unfinished(progress, &previous, object.metadata.generation.unwrap_or(0), &now());
+    let status = unfinished(progress, &previous, &Scene::of(&object.metadata));
     if status == previous {
         return Ok(Written::Unchanged);
     }
@@ -157,7 +217,7 @@ pub async fn progress(
 pub async fn end(context: &Context, object: &Execution, settled: &Settled) -> Result<Written, ApiError> {
     let status = |object: &Execution| {
         let previous = object.status.clone().unwrap_or_default();
-        terminal(settled, &previous, object.metadata.generation.unwrap_or(0), &now())
+        terminal(settled, &previous, &Scene::of(&object.metadata))
     };
     let mut fenced = match context.writer.replace_status::<Execution>(&object.metadata, &status(object)).await
     {
@@ -195,13 +255,32 @@ pub async fn invalid(
     previous: &ExecutionStatus,
     refusal: &InvalidSpec,
 ) -> Result<Written, ApiError> {
-    let generation = meta.generation.unwrap_or(0);
-    let status = ended(ResultReason::InvalidSpec, &refusal.0, previous, generation, &now());
+    let status = ended(ResultReason::InvalidSpec, &refusal.0, previous, &Scene::of(meta));
     match context.writer.replace_status::<Execution>(meta, &status).await {
         Ok(_) => Ok(Written::Yes),
         Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(Written::Superseded),
         Err(error) => Err(error),
     }
+}
+
+/// Tells the same end about the object as it is now.
+///
+/// # Errors
+/// The API server did not take it.
+pub async fn restate(context: &Context, object: &Execution) -> Result<(), ApiError> {
+    let previous = object.status.clone().unwrap_or_default();
+    let status = restated(&previous, &Scene::of(&object.metadata), None);
+    context.writer.replace_status::<Execution>(&object.metadata, &status).await.map(drop)
+}
+
+/// Shortens the status of an end.
+///
+/// # Errors
+/// The API server did not take it.
+pub async fn compact(context: &Context, object: &Execution, keeper: Option<Keeper>) -> Result<(), ApiError> {
+    let previous = object.status.clone().unwrap_or_default();
+    let status = compacted(&previous, keeper, &Scene::of(&object.metadata));
+    context.writer.replace_status::<Execution>(&object.metadata, &status).await.map(drop)
 }
 
 fn micro_time(text: &str) -> Option<MicroTime> {
@@ -214,8 +293,8 @@ fn now() -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 
-fn clip(message: &str) -> String {
-    match message.char_indices().nth(MAX_MESSAGE_CHARS) {
+fn clip(message: &str, limit: usize) -> String {
+    match message.char_indices().nth(limit) {
         Some((at, _)) => format!("{}…", &message[..at]),
         None => message.to_owned(),
     }
@@ -226,12 +305,13 @@ mod tests {
     use requiem_model::Outcome;
     use requiem_proof::{Expect, verify};
 
-    use super::super::decide::Final;
+    use super::super::decide::{Final, Proof};
     use super::super::samples::{body, planned, sealed};
     use super::*;
 
-    fn at(second: i64) -> Time {
-        Time(Timestamp::from_second(second).unwrap())
+    fn at(generation: i64, second: i64) -> Scene {
+        let now = Time(Timestamp::from_second(second).unwrap());
+        Scene { generation, deleting: false, now }
     }
 
     fn settled(outcome: Outcome) -> Settled {
@@ -245,18 +325,18 @@ mod tests {
             proof: Some(Proof { verified, sealed }),
             endpoint: None,
         };
-        Settled { end, bundle: None }
+        Settled { end, bundle: None, recalled: None, cache: None }
     }
 
     fn without_proof(result: ResultReason) -> Settled {
         let end =
             Final { result, message: "why".into(), attempts: 2, proof: None, verdict: None, endpoint: None };
-        Settled { end, bundle: None }
+        Settled { end, bundle: None, recalled: None, cache: None }
     }
 
     fn progress(reason: Reason) -> ExecutionStatus {
         let progress = Progress { reason, message: "why".into(), attempts: 1 };
-        unfinished(&progress, &ExecutionStatus::default(), 3, &at(1))
+        unfinished(&progress, &ExecutionStatus::default(), &at(3, 1))
     }
 
     fn state(status: &ExecutionStatus) -> String {
@@ -289,7 +369,7 @@ mod tests {
         assert_eq!(state(&progress(Reason::Running)), "Ready=False Succeeded=Unknown Reconciling=True");
         assert_eq!(state(&progress(Reason::Suspended)), "Ready=False Succeeded=Unknown Suspended=True");
         for result in ResultReason::ALL {
-            let status = terminal(&without_proof(result), &progress(Reason::Running), 3, &at(2));
+            let status = terminal(&without_proof(result), &progress(Reason::Running), &at(3, 2));
             let expect = if result == ResultReason::Succeeded {
                 ("Current", "Ready=True Succeeded=True")
             } else {
@@ -303,7 +383,7 @@ mod tests {
     #[test]
     fn a_verified_bundle_is_told_in_full() {
         let settled = settled(Outcome::Exited { code: 0 });
-        let status = terminal(&settled, &progress(Reason::Running), 3, &at(2));
+        let status = terminal(&settled, &progress(Reason::Running), &at(3, 2));
         let proof = settled.end.proof.as_ref().unwrap();
         assert_eq!(status.exit_code, Some(0));
         assert_eq!(status.proof_root, Some(proof.sealed.bundle_root));
@@ -322,23 +402,86 @@ mod tests {
     fn saying_the_same_again_changes_nothing() {
         let first = progress(Reason::Running);
         let again = Progress { reason: Reason::Running, message: "why".into(), attempts: 1 };
-        assert_eq!(unfinished(&again, &first, 3, &at(99)), first);
+        assert_eq!(unfinished(&again, &first, &at(3, 99)), first);
     }
 
     #[test]
     fn counters_never_go_back() {
         let later = ExecutionStatus { attempts: 7, observed_generation: 9, ..ExecutionStatus::default() };
         let again = Progress { reason: Reason::Running, message: "why".into(), attempts: 1 };
-        let status = unfinished(&again, &later, 3, &at(1));
+        let status = unfinished(&again, &later, &at(3, 1));
         assert_eq!((status.attempts, status.observed_generation), (7, 9));
-        let status = terminal(&settled(Outcome::TimedOut), &later, 3, &at(1));
+        let status = terminal(&settled(Outcome::TimedOut), &later, &at(3, 1));
         assert_eq!((status.attempts, status.observed_generation), (7, 9));
+    }
+
+    #[test]
+    fn what_is_being_deleted_is_never_ready() {
+        let deleting = Scene { deleting: true, ..at(4, 9) };
+        let running = unfinished(
+            &Progress { reason: Reason::Running, message: "why".into(), attempts: 1 },
+            &ExecutionStatus::default(),
+            &deleting,
+        );
+        assert_eq!(state(&running), "Ready=False Succeeded=Unknown Reconciling=True");
+        assert_eq!(running.conditions[0].reason, "Terminating");
+        let done = terminal(&settled(Outcome::Exited { code: 0 }), &progress(Reason::Running), &at(3, 2));
+        let status = restated(&done, &deleting, None);
+        assert_eq!(state(&status), "Ready=False Succeeded=True");
+        assert_eq!((status.conditions[0].reason.as_str(), status.observed_generation), ("Terminating", 4));
+        let (before, after) = (&done.conditions[1], &status.conditions[1]);
+        assert_eq!((&before.reason, &before.message), (&after.reason, &after.message));
+        assert_eq!(before.last_transition_time, after.last_transition_time, "the time of the end moved");
+    }
+
+    #[test]
+    fn a_compacted_status_says_what_it_said() {
+        let mut settled = settled(Outcome::Exited { code: 3 });
+        settled.end.message = "m".repeat(900);
+        let done = terminal(&settled, &progress(Reason::Running), &at(3, 2));
+        assert!(!done.missing_outputs.is_empty() && !done.sandbox.as_ref().unwrap().enforced.is_empty());
+        let short = compacted(&done, Some(Keeper::Flux), &at(3, 99));
+        assert_eq!((kstatus(&short, 3), state(&short)), ("Failed", state(&done)));
+        assert!(short.conditions[0].message.ends_with("because Flux would create it again)"));
+        assert!(short.conditions.iter().all(|c| c.message.len() < 250));
+        assert_eq!((short.unlisted_outputs, short.missing_outputs.len()), (Some(1), 0));
+        assert_eq!(short.stdout.as_ref().unwrap().digest, done.stdout.as_ref().unwrap().digest);
+        assert!(short.stdout.as_ref().unwrap().tail.is_empty());
+        let same = ["result", "exitCode", "proofRoot", "executionRoot", "requestDigest", "resultDigest"];
+        let (before, after) = (serde_json::json!(done), serde_json::json!(short));
+        assert!(same.iter().all(|field| before[field] == after[field] && !after[field].is_null()));
+        for gone in ["/stdout/tail", "/missingOutputs", "/sandbox/enforced"] {
+            assert!(before.pointer(gone).is_some() && after.pointer(gone).is_none(), "{gone}");
+        }
+    }
+
+    #[test]
+    fn an_answer_claims_no_run() {
+        use super::super::recall::Recalled;
+        use requiem_crds::status::{CacheStatus, OriginalStatus};
+        let original =
+            OriginalStatus { name: "first".into(), uid: "uid".into(), bundle: "first-uid-1".into() };
+        let Settled { end, .. } = settled(Outcome::Exited { code: 0 });
+        let verified = end.proof.clone().unwrap().verified;
+        let hit = Settled {
+            end: Final { proof: None, attempts: 0, ..end },
+            bundle: None,
+            recalled: Some(Box::new(Recalled { original: original.clone(), verified: verified.clone() })),
+            cache: Some(CacheStatus { hit: true, original: Some(original) }),
+        };
+        let status = terminal(&hit, &ExecutionStatus::default(), &at(1, 2));
+        assert_eq!((status.attempts, status.exit_code), (0, Some(0)));
+        assert_eq!(status.proof_root, Some(verified.bundle_root));
+        assert_eq!(status.proof_bundle_ref.unwrap().name, "first-uid-1");
+        assert!(status.start_time.is_none() && status.completion_time.is_none());
+        assert!(status.duration.is_none() && status.executor.is_none());
+        assert!(status.stdout.unwrap().tail.is_empty());
     }
 
     #[test]
     fn messages_are_clipped() {
         let progress = Progress { reason: Reason::Queued, message: "é".repeat(5000), attempts: 1 };
-        let status = unfinished(&progress, &ExecutionStatus::default(), 1, &at(1));
+        let status = unfinished(&progress, &ExecutionStatus::default(), &at(1, 1));
         assert!(status.conditions.iter().all(|c| c.message.chars().count() <= 1001));
     }
 }

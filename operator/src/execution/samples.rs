@@ -43,6 +43,7 @@ pub(crate) fn observed(place: Place) -> Observed {
         failures: 0,
         wait: std::time::Duration::ZERO,
         cancelling: false,
+        unanswered: false,
     };
     Observed { pool: Pool::Executors(vec![candidate("a")]), own: None, known, outages: vec![] }
 }

@@ -50,6 +50,10 @@ pub struct Live {
     pub not_before: Option<Instant>,
     /// Whether the executor was told to end the attempt.
     pub cancelling: bool,
+    /// Whether no earlier result answers it, and it is its turn to run.
+    pub unanswered: bool,
+    /// Whether it has waited for an identical Execution.
+    pub waited: bool,
     /// The object as the API server answered our last write: the cache may lag behind it.
     pub written: Option<Arc<Execution>>,
     follower: Option<Follower>,
@@ -78,6 +82,8 @@ pub struct Known {
     pub wait: Duration,
     /// See [`Live::cancelling`].
     pub cancelling: bool,
+    /// See [`Live::unanswered`].
+    pub unanswered: bool,
 }
 
 /// What is left of an Execution that is gone: whom to tell.
@@ -118,6 +124,8 @@ impl Tracker {
             refusals: 0,
             not_before: None,
             cancelling: false,
+            unanswered: false,
+            waited: false,
             written: None,
             follower: None,
         });
@@ -136,6 +144,7 @@ impl Tracker {
                     .not_before
                     .map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now())),
                 cancelling: live.cancelling,
+                unanswered: live.unanswered,
             }
         })
     }
@@ -174,6 +183,12 @@ impl Tracker {
     /// Whether the status of `uid` is known to be terminal, whatever a lagging cache says.
     pub fn is_finished(&self, uid: &str) -> bool {
         self.lock().lives.get(uid).is_some_and(|live| live.place == Place::Finished)
+    }
+
+    /// Whether an attempt of `uid` runs, or may be running for all that is known.
+    pub fn may_run(&self, uid: &str) -> bool {
+        let lives = self.lock();
+        lives.lives.get(uid).is_some_and(|live| !matches!(live.place, Place::Nowhere | Place::Finished))
     }
 
     /// Forgets `uid`. If its attempt may still be running, says where.

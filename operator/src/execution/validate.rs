@@ -3,12 +3,14 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use requiem_crds::condition::ConditionType;
-use requiem_crds::execution::Publish;
+use requiem_crds::execution::{CacheMode, Publish, Retention};
 use requiem_crds::executor_pool::DedicatedPod;
 use requiem_crds::{Execution, convert};
 use requiem_model::attempt::{Identity, StartAttempt};
 use requiem_model::{ExecutionRequest, RequestDigest};
 
+use super::flights::Route;
+use super::keeper;
 use crate::queue::Key;
 
 /// Everything that decisions about one Execution need from its object.
@@ -32,8 +34,10 @@ pub struct Plan {
     pub pod: Option<DedicatedPod>,
     /// Whether it waits.
     pub suspend: bool,
-    /// Whether it is to end.
+    /// Whether it is to end: cancelled, or being deleted while somebody's finalizer holds it.
     pub cancel: bool,
+    /// Whether an earlier result may answer it.
+    pub cache: CacheMode,
     /// Whether its proof becomes an object.
     pub publish: bool,
     /// How often an attempt that failed for the executor's reasons is repeated.
@@ -42,7 +46,7 @@ pub struct Plan {
     pub first_attempt: u32,
     /// Whether its status says that it is suspended.
     pub was_suspended: bool,
-    /// How its ProofBundle refers to it.
+    /// How its ProofBundle refers to it; absent if the bundle is to outlive it.
     pub owner: Option<OwnerReference>,
 }
 
@@ -76,7 +80,8 @@ pub fn plan(object: &Execution) -> Result<Plan, InvalidSpec> {
         pool: Key { namespace: key.namespace.clone(), name: object.spec.executor.pool_ref.name.clone() },
         pod: object.spec.executor.pod.clone(),
         suspend: object.spec.suspend,
-        cancel: object.spec.cancel,
+        cancel: wants_end(object),
+        cache: cache_mode(object),
         publish: object.spec.proof.publish == Publish::Always,
         retry_limit: object.spec.retry.limit,
         first_attempt: status.map_or(1, |status| status.attempts.max(1)),
@@ -98,6 +103,12 @@ impl Plan {
         }
     }
 
+    /// The flight of those that may answer one another; `None` if its result answers nobody.
+    pub fn route(&self) -> Option<Route> {
+        let answers = self.cache != CacheMode::Never && self.publish;
+        answers.then(|| Route { pool: self.pool.clone(), request: self.request_digest })
+    }
+
     /// The call that starts attempt `n`.
     pub fn start(&self, n: u32) -> StartAttempt {
         StartAttempt {
@@ -108,8 +119,24 @@ impl Plan {
     }
 }
 
+/// Whether `object` is to end: cancelled, or being deleted while somebody's finalizer holds it.
+pub fn wants_end(object: &Execution) -> bool {
+    object.spec.cancel || object.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether an earlier result may answer `object`. What a GitOps tool creates again is the same wish, not a new one.
+pub fn cache_mode(object: &Execution) -> CacheMode {
+    let default = || keeper::of(&object.metadata).map_or(CacheMode::Never, |_kept_by_a_tool| CacheMode::Use);
+    object.spec.cache.unwrap_or_else(default)
+}
+
 /// Not blocking: an owner reference that blocks needs rights on finalizers.
 fn owner(object: &Execution) -> Option<OwnerReference> {
+    let default =
+        || keeper::of(&object.metadata).map_or(Retention::WithExecution, |_kept_by_a_tool| Retention::Keep);
+    if object.spec.proof.retention.unwrap_or_else(default) == Retention::Keep {
+        return None;
+    }
     let reference = object.controller_owner_ref(&())?;
     Some(OwnerReference { block_owner_deletion: Some(false), ..reference })
 }
@@ -127,6 +154,37 @@ mod tests {
         assert!(convert::to_request(&spec).is_ok());
         let refusal = plan(&Execution::new("n", spec)).unwrap_err();
         assert!(refusal.0.contains("more than"), "{refusal}");
+    }
+
+    #[test]
+    fn what_a_tool_keeps_is_answered_and_keeps_its_proof_unless_the_spec_says_otherwise() {
+        let kept = |labelled: bool, cache, retention| {
+            let mut object = Execution::new("n", ExecutionSpec::new(vec!["/bin/true".into()]));
+            object.metadata.uid = Some("u".into());
+            if labelled {
+                let label = ("helm.toolkit.fluxcd.io/name".to_owned(), "release".to_owned());
+                object.metadata.labels = Some([label].into());
+            }
+            object.spec.cache = cache;
+            object.spec.proof.retention = retention;
+            let plan = plan(&object).unwrap();
+            (plan.cache, plan.owner.is_none())
+        };
+        assert_eq!(kept(false, None, None), (CacheMode::Never, false));
+        assert_eq!(kept(true, None, None), (CacheMode::Use, true));
+        let (never, with) = (Some(CacheMode::Never), Some(Retention::WithExecution));
+        assert_eq!(kept(true, never, with), (CacheMode::Never, false));
+        let (refresh, keep) = (Some(CacheMode::Refresh), Some(Retention::Keep));
+        assert_eq!(kept(false, refresh, keep), (CacheMode::Refresh, true));
+    }
+
+    #[test]
+    fn deletion_that_somebody_holds_up_is_an_end() {
+        let mut object = Execution::new("n", ExecutionSpec::new(vec!["/bin/true".into()]));
+        assert!(!plan(&object).unwrap().cancel);
+        let now = k8s_openapi::jiff::Timestamp::now();
+        object.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+        assert!(plan(&object).unwrap().cancel);
     }
 
     #[test]

@@ -56,7 +56,7 @@ async fn is_ours(context: &Context, plan: &Plan, key: &Key) -> bool {
 
 async fn delete(context: &Context, plan: &Plan, name: String, uid: &str, why: Why) {
     let key = Key { namespace: plan.key.namespace.clone(), name };
-    match context.writer.delete::<k8s_openapi::api::core::v1::Pod>(&key, uid).await {
+    match context.writer.delete::<k8s_openapi::api::core::v1::Pod>(&key, uid, None).await {
         Ok(()) => {
             tracing::info!(pod = %key, why = why.as_str(), "ends an executor pod");
             context.metrics.pod("deleted", why.as_str());

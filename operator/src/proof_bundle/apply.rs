@@ -1,7 +1,8 @@
 //! Step 4: creating the bundle of an Execution, and the verdict that belongs to it.
 
 use kube::ResourceExt;
-use requiem_crds::proof_bundle::ExecutionRef;
+use requiem_crds::proof_bundle::{ExecutionRef, Origin, REQUEST_LABEL, request_label};
+use requiem_crds::status::ResultReason;
 use requiem_crds::{ProofBundle, ProofBundleSpec};
 use requiem_proof::Verified;
 
@@ -37,6 +38,11 @@ pub fn object(plan: &Plan, verified: &Verified, body: &str) -> ProofBundle {
     let mut bundle = ProofBundle::new(&name(plan, verified.body.run.identity.attempt), spec);
     bundle.metadata.namespace = Some(plan.key.namespace.clone());
     bundle.metadata.owner_references = plan.owner.clone().map(|owner| vec![owner]);
+    // By this others find it; a failure answers nobody.
+    if ResultReason::from(&verified.body.execution.result) == ResultReason::Succeeded {
+        let label = (REQUEST_LABEL.to_owned(), request_label(&verified.request_digest));
+        bundle.metadata.labels = Some([label].into());
+    }
     bundle
 }
 
@@ -76,16 +82,25 @@ pub async fn publish(
     }
 }
 
-/// Writes the verdict of a published bundle. If that fails, the reconciler of bundles takes over.
-pub async fn conclude(context: &Context, published: Published) {
+/// Writes the verdict of a published bundle, and that this operator saw it run; returns its name if both stand there
+/// now. If writing fails, the reconciler of bundles takes over.
+pub async fn conclude(context: &Context, published: Published) -> Option<String> {
     let Published { key, bundle, judgement } = published;
-    let written =
-        if is_unjudged(&bundle) { report::report(context, &bundle, &judgement).await } else { Ok(false) };
+    let marked = bundle.status.as_ref().is_some_and(|status| status.origin == Some(Origin::Executed));
+    let written = if is_unjudged(&bundle) || !marked {
+        report::report(context, &bundle, &judgement, Origin::Executed).await
+    } else {
+        Ok(true)
+    };
     match written {
-        Ok(_) => context.own_bundles.release(&key),
+        Ok(written) => {
+            context.own_bundles.release(&key);
+            written.then(|| key.name.clone())
+        }
         Err(error) => {
             tracing::warn!(bundle = bundle.name_any(), %error, "verdict is not written yet");
             context.hand_over_bundle(&key);
+            None
         }
     }
 }

@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use kube::Resource;
 use requiem_crds::ProofBundle;
+use requiem_crds::proof_bundle::Origin;
 
 use crate::context::{Context, kinds};
 use crate::kubeapi::ApiError;
@@ -47,8 +48,10 @@ pub async fn reconcile(context: Context, key: Key) -> Verdict {
 async fn drive(context: &Context, key: &Key) -> Result<(), ApiError> {
     let Some(bundle) = observe::unjudged(context, key).await? else { return Ok(()) };
     let judgement = decide::judge(&bundle);
+    let origin =
+        if judgement.is_verified() { observe::origin(context, &bundle).await? } else { Origin::Imported };
     context.metrics.proof_verdict(judgement.code());
-    if report::report(context, &bundle, &judgement).await? && !judgement.is_verified() {
+    if report::report(context, &bundle, &judgement, origin).await? && !judgement.is_verified() {
         context.events.warn(bundle.object_ref(&()), "Verify", judgement.code(), &judgement.message());
     }
     Ok(())

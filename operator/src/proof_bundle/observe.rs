@@ -1,6 +1,7 @@
 //! Step 1: the bundle as it is now.
 
-use requiem_crds::ProofBundle;
+use requiem_crds::proof_bundle::Origin;
+use requiem_crds::{Execution, ProofBundle};
 
 use super::is_unjudged;
 use crate::context::Context;
@@ -17,4 +18,25 @@ pub async fn unjudged(context: &Context, key: &Key) -> Result<Option<ProofBundle
         Err(ApiError::Gone { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Where `bundle` comes from, when its verdict was not written by the flow that created it. The status of its Execution
+/// knows, and only this operator writes that one.
+///
+/// # Errors
+/// The API server did not answer.
+pub async fn origin(context: &Context, bundle: &ProofBundle) -> Result<Origin, ApiError> {
+    let reference = &bundle.spec.execution_ref;
+    let key = Key { namespace: Key::of(bundle).namespace, name: reference.name.clone() };
+    let execution = match context.writer.get::<Execution>(&key).await {
+        Ok(execution) => execution,
+        Err(ApiError::Gone { .. }) => return Ok(Origin::Imported),
+        Err(error) => return Err(error),
+    };
+    let same = execution.metadata.uid.as_deref() == Some(reference.uid.as_str());
+    let named = execution.status.as_ref().is_some_and(|status| {
+        let name = status.proof_bundle_ref.as_ref().map(|bundle| bundle.name.as_str());
+        name == bundle.metadata.name.as_deref() && status.proof_root == Some(bundle.spec.bundle_root)
+    });
+    Ok(if same && named { Origin::Executed } else { Origin::Imported })
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use requiem_crds::condition::{ConditionStatus, ConditionType, Reason, Wanted, conditions};
+use requiem_crds::proof_bundle::Origin;
 use requiem_crds::{ProofBundle, ProofBundleStatus};
 
 use super::decide::Judgement;
@@ -12,6 +13,7 @@ use crate::kubeapi::ApiError;
 /// The status that tells `judgement`.
 pub fn status(
     judgement: &Judgement,
+    origin: Origin,
     previous: &ProofBundleStatus,
     generation: i64,
     now: &Time,
@@ -42,6 +44,7 @@ pub fn status(
         verified_root,
         request_digest,
         result_digest,
+        origin: Some(origin),
     }
 }
 
@@ -53,12 +56,13 @@ pub async fn report(
     context: &Context,
     bundle: &ProofBundle,
     judgement: &Judgement,
+    origin: Origin,
 ) -> Result<bool, ApiError> {
     let meta = &bundle.metadata;
     let now = Timestamp::now();
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     let previous = bundle.status.clone().unwrap_or_default();
-    let status = status(judgement, &previous, meta.generation.unwrap_or(0), &now);
+    let status = status(judgement, origin, &previous, meta.generation.unwrap_or(0), &now);
     match context.writer.replace_status::<ProofBundle>(meta, &status).await {
         Ok(_) => Ok(true),
         Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(false),
