@@ -136,10 +136,10 @@ impl Queue {
     /// Nobody need look at `key` any more, unless a worker is at it.
     pub fn forget(&self, key: &Key) {
         let mut state = self.lock();
-        if state.entries.get(key).is_some_and(|entry| entry.phase == Phase::Idle) {
-            if let Some(timer) = state.entries.remove(key).and_then(|entry| entry.timer) {
-                timer.abort();
-            }
+        let idle = state.entries.get(key).is_some_and(|entry| entry.phase == Phase::Idle);
+        let entry = idle.then(|| state.entries.remove(key)).flatten();
+        if let Some(timer) = entry.and_then(|entry| entry.timer) {
+            timer.abort();
         }
     }
 

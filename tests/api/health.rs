@@ -96,6 +96,10 @@ fn every_status_that_can_be_written_reads_right() {
     };
     let objects: Vec<Value> = statuses.iter().map(object).collect();
     assert!(objects.len() > 100);
+    // Whoever looks at Ready alone must not take what is going for done either.
+    let ready =
+        |status: &ExecutionStatus| status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    assert!(!statuses.iter().any(|(deleting, status)| *deleting && ready(status)));
     check(&objects);
 }
 
@@ -201,26 +205,60 @@ async fn every_transition_reads_right() {
     record.start(&rig.bundles, &mut tasks).await;
     record.start(&rig.pools, &mut tasks).await;
     let puppet = rig.puppet(by_name).await;
-    let (slow, mut stuck, mut doomed) =
-        (rig.puppet(puppet::runs).await, rig.puppet(puppet::runs).await, rig.puppet(puppet::runs).await);
-    for (pool, puppet) in [("default", &puppet), ("slow", &slow), ("stuck", &stuck), ("doomed", &doomed)] {
-        rig.pool_called(pool, &[("a", &puppet.server)]).await;
-    }
-    // Ends of every kind.
+    rig.pool(&[("a", &puppet.server)]).await;
+    ends_of_every_kind(&rig).await;
+    waiting_in_every_way(&rig, &puppet).await;
+    finished_ones_that_go(&rig).await;
+    unverified_bundles(&rig).await;
+    an_executor_that_is_gone(&rig).await;
+    let wanted = "Cancelled E_ROOT ExecutorUnavailable ExecutorsReady InputMissing IntegrityOnly InvalidSpec \
+                  LayerUnavailable NoEndpoints NoExecutor NonZeroExit OutOfMemory PoolNotFound ProofRejected Retrying \
+                  Running Signalled StoreFull Succeeded Suspended Terminating TimedOut";
+    let missing =
+        || wanted.split(' ').filter(|reason| !record.reasons().contains(*reason)).collect::<Vec<_>>();
+    let told = async {
+        while !missing().is_empty() {
+            record.news.notified().await;
+        }
+    };
+    let all = tokio::time::timeout(PATIENCE, told).await;
+    assert!(all.is_ok(), "never seen: {:?}", missing());
+    let states = record.states();
+    let seen = |what: fn(&Value) -> bool| states.iter().any(what);
+    assert!(seen(|state| state["status"]["compacted"] == true));
+    assert!(seen(|state| state["status"]["cache"]["hit"] == true));
+    check(&states);
+}
+
+async fn ends_of_every_kind(rig: &Rig) {
     let ends = ["exit", "signal", "timeout", "oom", "store", "input", "layer", "forged", "fine", "retry"];
     for name in ends {
         let retries = u32::from(name == "retry");
         rig.create_with(name, json!({}), json!({"retry": {"limit": retries}})).await;
     }
     rig.create("invalid", |spec| spec.outputs = vec!["a".into(), "a/b".into()]).await;
-    // Waiting, in every way.
+    for name in ends.iter().chain(&["invalid"]) {
+        rig.ended(name).await;
+    }
+    // All of them ask for the same, and one has succeeded.
+    let short = json!({"cache": "Use", "ttlAfterFinished": {"seconds": 0}});
+    rig.create_with("answered", json!({}), short).await;
+    rig.until("answered", "compacted", |object: Option<&Execution>| {
+        object.and_then(|object| object.status.as_ref()).is_some_and(|status| status.compacted)
+    })
+    .await;
+}
+
+async fn waiting_in_every_way(rig: &Rig, puppet: &Puppet) {
+    let slow = rig.puppet(puppet::runs).await;
+    let (mut stuck, mut doomed) = (rig.puppet(puppet::runs).await, rig.puppet(puppet::runs).await);
+    for (name, puppet) in [("running", &slow), ("cancelled", &stuck), ("dying", &doomed)] {
+        rig.pool_called(name, &[("a", &puppet.server)]).await;
+        let hold = if name == "dying" { vec!["tests.requiem.dev/hold"] } else { vec![] };
+        rig.create_with(name, json!({"finalizers": hold}), in_pool(name)).await;
+    }
     rig.create_with("late", json!({}), in_pool("late")).await;
     rig.create("held", |spec| spec.suspend = true).await;
-    for (name, pool) in [("running", "slow"), ("cancelled", "stuck"), ("dying", "doomed")] {
-        let hold =
-            if name == "dying" { json!({"finalizers": ["tests.requiem.dev/hold"]}) } else { json!({}) };
-        rig.create_with(name, hold, in_pool(pool)).await;
-    }
     for name in ["running", "cancelled", "dying"] {
         rig.says(name, "Running").await;
     }
@@ -236,58 +274,23 @@ async fn every_transition_reads_right() {
     rig.says("late", "NoEndpoints").await;
     let endpoints = json!({"spec": {"endpoints": [{"name": "a", "url": puppet.server.endpoint("a").url}]}});
     rig.pools.patch("late", &PatchParams::default(), &Patch::Merge(endpoints)).await.unwrap();
-    for name in ends.iter().chain(&["invalid", "late", "held", "running", "cancelled", "dying"]) {
+    for name in ["late", "held", "running", "cancelled", "dying"] {
         rig.ended(name).await;
     }
-    finished_ones_that_go(&rig).await;
-    unverified_bundles(&rig).await;
-    // An executor that goes away takes its pool with it.
+}
+
+/// It takes its pool with it.
+async fn an_executor_that_is_gone(rig: &Rig) {
     let gone = rig.puppet(puppet::seals).await;
-    let url = gone.server.endpoint("a").url;
+    let endpoint = json!({"name": "a", "url": gone.server.endpoint("a").url});
     drop(gone);
     let pool = json!({
         "apiVersion": "requiem.dev/v1alpha1", "kind": "ExecutorPool", "metadata": {"name": "gone"},
-        "spec": {"endpoints": [{"name": "a", "url": url}]},
+        "spec": {"endpoints": [endpoint]},
     });
     rig.pools.create(&PostParams::default(), &serde_json::from_value(pool).unwrap()).await.unwrap();
     rig.create_with("stranded", json!({}), in_pool("gone")).await;
     rig.says("stranded", "ExecutorUnavailable").await;
-    let wanted = [
-        "Cancelled",
-        "E_ROOT",
-        "ExecutorUnavailable",
-        "ExecutorsReady",
-        "InputMissing",
-        "IntegrityOnly",
-        "InvalidSpec",
-        "LayerUnavailable",
-        "NoEndpoints",
-        "NoExecutor",
-        "NonZeroExit",
-        "OutOfMemory",
-        "PoolNotFound",
-        "ProofRejected",
-        "Retrying",
-        "Running",
-        "Signalled",
-        "StoreFull",
-        "Succeeded",
-        "Suspended",
-        "Terminating",
-        "TimedOut",
-    ];
-    let told = async {
-        while wanted.iter().any(|reason| !record.reasons().contains(*reason)) {
-            record.news.notified().await;
-        }
-    };
-    let all = tokio::time::timeout(PATIENCE, told).await;
-    assert!(
-        all.is_ok(),
-        "never seen: {:?}",
-        wanted.map(|reason| (reason, record.reasons().contains(reason)))
-    );
-    check(&record.states());
 }
 
 /// Finished, then deleted while somebody's finalizer holds it: with a TTL, which the operator looks at, and without.
@@ -364,8 +367,7 @@ fn the_component_merges_into_the_config_map_of_argo_cd() {
     let mut copy = std::process::Command::new("cp");
     copy.arg("-r").arg(judges::config().join("argocd")).arg(folder.path());
     assert!(copy.status().unwrap().success());
-    let base =
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: argocd-cm, namespace: argocd}\ndata: {url: x}\n";
+    let base = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: argocd-cm}\ndata: {url: x}\n";
     std::fs::write(folder.path().join("argocd-cm.yaml"), base).unwrap();
     let overlay = "namespace: argocd\nresources: [argocd-cm.yaml]\ncomponents: [argocd]\n";
     std::fs::write(folder.path().join("kustomization.yaml"), overlay).unwrap();

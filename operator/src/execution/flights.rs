@@ -162,10 +162,8 @@ impl Flights {
 
     /// A newer result answers those who go `route`.
     pub fn renew(&self, route: &Route, bundle: &str) {
-        if let Some(flight) = self.lock().flights.get_mut(route) {
-            if matches!(flight.stage, Stage::Landed(_)) {
-                flight.stage = Stage::Landed(bundle.to_owned());
-            }
+        if let Some(Flight { stage: Stage::Landed(answers), .. }) = self.lock().flights.get_mut(route) {
+            bundle.clone_into(answers);
         }
     }
 
