@@ -301,6 +301,19 @@ async fn pods_of_a_pool_go_with_it_and_show_no_credential() -> Result<(), Failur
     for pod in &all {
         site.bed.gone(pod).await?;
     }
+    // A pool that wants executors elsewhere ends its pods, too.
+    site.pool("other", json!({})).await?;
+    site.settled("other", 1).await?;
+    let all = pods(&site, "other").await?;
+    let elsewhere =
+        json!({"spec": {"pods": null, "endpoints": [{"name": "one", "url": "https://127.0.0.1:1"}]}});
+    site.pools.patch("other", &PatchParams::default(), &Patch::Merge(&elsewhere)).await?;
+    for pod in &all {
+        site.bed.gone(pod).await?;
+    }
+    let pool = site.until("other", |pool| reason(pool, "Ready") == "NoExecutor").await?;
+    let status = pool.status.ok_or("no status")?;
+    assert_eq!((status.replicas, status.selector), (None, None), "what is said of pods stays");
     site.close().await
 }
 

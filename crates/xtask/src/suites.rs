@@ -129,7 +129,7 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "pods",
-        covers: "real kubelets: the images run as pods, nodes are disturbed, a cluster that goes leaves nothing",
+        covers: "real kubelets: pools of pods and pods of single Executions, images, nodes that are disturbed, and nothing left",
         cargo: &["test", "--workspace", "--test", "pods", "--no-fail-fast"],
         needs: Needs::Nodes,
     },

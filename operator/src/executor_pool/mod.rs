@@ -79,6 +79,9 @@ async fn drive(context: &Context, key: &Key) -> Result<Verdict, ApiError> {
     match &pool.spec.pods {
         Some(pods) => of_pods(context, pool, pods).await,
         None => {
+            // Pods that an earlier spec wanted.
+            let left = context.pods.of(pool).unwrap_or_default();
+            apply::retire(context, key, &left).await;
             let answers = observe::ask(context, posts(context, key).posts()).await;
             report(context, pool, |previous, generation, now| {
                 report::of_endpoints(&answers, previous, generation, now)
