@@ -28,11 +28,57 @@ pub struct Metrics {
     expired: IntCounterVec,
     queue_depth: IntGaugeVec,
     live: IntGaugeVec,
+    election: Election,
+    crew: Crew,
+}
+
+/// Which of several operators works.
+#[derive(Clone)]
+struct Election {
     leader: IntGaugeVec,
-    elections: IntCounterVec,
+    changes: IntCounterVec,
+}
+
+/// Executors in pods.
+#[derive(Clone)]
+struct Crew {
     pods: IntCounterVec,
     certificates: IntGaugeVec,
     slots: IntGaugeVec,
+}
+
+impl Election {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            leader: gauge(registry, "leader", "Whether this operator holds the Lease.", &[])?,
+            changes: counter(
+                registry,
+                "leader_changes_total",
+                "Leases won, and lost or given back.",
+                &["to"],
+            )?,
+        })
+    }
+}
+
+impl Crew {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            pods: counter(
+                registry,
+                "pods_total",
+                "Executor pods made, ended and refused, by reason.",
+                &["action", "reason"],
+            )?,
+            certificates: gauge(
+                registry,
+                "certificate_expiry_timestamp_seconds",
+                "Last second of the authority, of the operator's own certificate, and of the executors' first to end.",
+                &["of"],
+            )?,
+            slots: gauge(registry, "executor_slots", "Slots of all executors that answered last.", &[])?,
+        })
+    }
 }
 
 impl Metrics {
@@ -105,27 +151,9 @@ impl Metrics {
                 &["action"],
             )?,
             queue_depth: gauge(&registry, "queue_depth", "Objects that wait for a worker.", &["kind"])?,
-            leader: gauge(&registry, "leader", "Whether this operator holds the Lease.", &[])?,
-            elections: counter(
-                &registry,
-                "leader_changes_total",
-                "Leases won, and lost or given back.",
-                &["to"],
-            )?,
             live: gauge(&registry, "live_objects", "Objects in the cache.", &["kind"])?,
-            pods: counter(
-                &registry,
-                "pods_total",
-                "Executor pods made, ended and refused, by reason.",
-                &["action", "reason"],
-            )?,
-            certificates: gauge(
-                &registry,
-                "certificate_expiry_timestamp_seconds",
-                "Last second of the authority, of the operator's own certificate, and of the executors' first to end.",
-                &["of"],
-            )?,
-            slots: gauge(&registry, "executor_slots", "Slots of all executors that answered last.", &[])?,
+            election: Election::new(&registry)?,
+            crew: Crew::new(&registry)?,
             registry,
         })
     }
@@ -186,24 +214,24 @@ impl Metrics {
 
     /// An executor pod was created, deleted or refused.
     pub fn pod(&self, action: &str, reason: &str) {
-        self.pods.with_label_values(&[action, reason]).inc();
+        self.crew.pods.with_label_values(&[action, reason]).inc();
     }
 
     /// The end of a certificate: `authority`, `operator` or `executor`.
     pub fn certificate(&self, of: &str, not_after: i64) {
-        self.certificates.with_label_values(&[of]).set(not_after);
+        self.crew.certificates.with_label_values(&[of]).set(not_after);
     }
 
     /// Slots of all executors.
     pub fn slots(&self, slots: u64) {
-        self.slots.with_label_values::<&str>(&[]).set(i64::try_from(slots).unwrap_or(i64::MAX));
+        self.crew.slots.with_label_values::<&str>(&[]).set(i64::try_from(slots).unwrap_or(i64::MAX));
     }
 
     /// This operator has won the Lease, or has it no more.
     pub fn leads(&self, leads: bool) {
-        let gauge = self.leader.with_label_values::<&str>(&[]);
+        let gauge = self.election.leader.with_label_values::<&str>(&[]);
         if leads || gauge.get() == 1 {
-            self.elections.with_label_values(&[if leads { "leader" } else { "standby" }]).inc();
+            self.election.changes.with_label_values(&[if leads { "leader" } else { "standby" }]).inc();
         }
         gauge.set(i64::from(leads));
     }

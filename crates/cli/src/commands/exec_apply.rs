@@ -170,7 +170,6 @@ fn unproven(execution: &Execution, result: &str) -> CommandError {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     #[test]
