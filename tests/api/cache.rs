@@ -242,3 +242,27 @@ async fn neither_another_namespace_nor_a_bundle_of_a_users_making_answers() {
     assert!(!is_hit(&here), "it was answered by somebody else: {}", message(&here));
     assert_eq!((executor.starts(), theirs.starts()), (1, 1));
 }
+
+/// Also the way of a bundle whose verdict was not written before the operator died.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_an_execution_vouches_for_its_bundle_and_for_no_other() {
+    let rig = Rig::start("restored").await;
+    let executor = Counting::start(&rig, Duration::ZERO, GOOD).await;
+    rig.pool(&[("a", &executor.puppet.server)]).await;
+    rig.create_with("first", json!({}), json!({"cache": "Use", "proof": {"retention": "Keep"}})).await;
+    rig.ended("first").await;
+    let name = bundle_of(&rig, "first").await;
+    let kept = rig.bundle(&name, "Verified").await;
+    rig.bundles.delete(&name, &DeleteParams::default()).await.unwrap();
+    let origin = async |name: &str| {
+        let mut copy = ProofBundle::new(name, kept.spec.clone());
+        copy.metadata.labels = kept.metadata.labels.clone();
+        rig.bundles.create(&PostParams::default(), &copy).await.unwrap();
+        rig.bundle(name, "Verified").await.status.unwrap().origin
+    };
+    assert_eq!(origin("another-name").await, Some(Origin::Imported));
+    rig.create_with("second", json!({}), wants("Use")).await;
+    assert!(!is_hit(&rig.ended("second").await), "a copy answered");
+    assert_eq!(origin(&name).await, Some(Origin::Executed));
+    assert_eq!(executor.starts(), 2);
+}
