@@ -131,11 +131,13 @@ fn check_declared(
     missing: &[&RelPath],
 ) -> Result<(), VerifyError> {
     let refuse = |path: &RelPath, why| Err(VerifyError::Outputs { path: path.to_string(), why });
-    if let Some(path) = found.iter().chain(missing).find(|path| !request.outputs.contains(path)) {
+    // All three lists are sorted: that was checked before.
+    let declares = |path: &RelPath| request.outputs.binary_search(path).is_ok();
+    if let Some(path) = found.iter().chain(missing).find(|path| !declares(path)) {
         return refuse(path, "is not an output that the request declares");
     }
     for path in &request.outputs {
-        match (found.contains(&path), missing.contains(&path)) {
+        match (found.binary_search(&path).is_ok(), missing.binary_search(&path).is_ok()) {
             (true, true) => return refuse(path, "is called both found and missing"),
             (false, false) => return refuse(path, "is declared, but neither found nor missing"),
             _ => {}
