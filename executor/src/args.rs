@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::daemon::Config;
+use crate::profile::ProfileArgs;
 use crate::server::TlsFiles;
 
 /// Runs attempts of Executions behind a sandbox and keeps their results.
@@ -23,6 +24,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve attempts until SIGTERM.
     Serve(Box<ServeArgs>),
+    /// Put the seccomp profile of executor pods into a node's folder.
+    InstallProfile(ProfileArgs),
     /// The sandbox's own process; started by `serve`, never by hand.
     #[command(hide = true)]
     Runner,

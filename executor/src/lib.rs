@@ -14,7 +14,7 @@
 //! | bundles that left the journal | [`archive`] |
 //! | waiting and running | [`queue`], `workers`, [`runners`] |
 //! | listeners | [`server`] |
-//! | the runner's way into a pod | [`install`] |
+//! | the runner's way into a pod, and the profile's onto a node | [`install`], [`profile`] |
 //! | health; the end | `health`, `farewell` |
 //! | figures | [`metrics`] |
 //! | all of it together | [`daemon`] |
@@ -28,6 +28,7 @@ pub mod execute;
 pub mod install;
 pub mod journal;
 pub mod metrics;
+pub mod profile;
 pub mod queue;
 pub mod runners;
 pub mod server;
