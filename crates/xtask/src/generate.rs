@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::progress::say;
 use crate::scratch::Scratch;
-use crate::{Error, Result, cargo, paths, process};
+use crate::{Error, Result, cargo, paths, process, values};
 
 /// Writes the generated files, or with `check` compares them with what is committed.
 ///
@@ -32,7 +32,8 @@ pub fn run(check: bool) -> Result<()> {
 fn generate(root: &Path) -> Result<()> {
     let mut command =
         cargo::command(&["run", "--quiet", "--package", "requiem-crds", "--bin", "crdgen", "--"]);
-    process::run(command.arg(root))
+    process::run(command.arg(root))?;
+    values::generate(root)
 }
 
 /// Files below `fresh` whose content is not that of the same file below `committed`.

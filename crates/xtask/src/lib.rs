@@ -5,7 +5,7 @@
 //! | command line | [`cli`] |
 //! | what must be there before anything starts | [`prerequisites`] |
 //! | from nothing to a verified proof | [`demo`], [`real_input`] |
-//! | generated files | [`generate`] |
+//! | generated files; the page about the values of the chart | [`generate`], [`values`] |
 //! | suites, as data, and running them | [`suites`], [`test`] |
 //! | benchmarks | [`bench`] |
 //! | the images that ship; container images without a daemon | [`images`], [`oci`] |
@@ -43,5 +43,6 @@ pub mod stack;
 pub mod suites;
 pub mod test;
 pub mod tools;
+pub mod values;
 
 pub use error::{Error, Result};
