@@ -30,7 +30,7 @@ pub(crate) fn refused(what: &str, error: &kube::Error) -> CommandError {
         kube::Error::Api(status) => {
             let hint = match status.code {
                 401 => "log in to the cluster again",
-                403 => "ask for the rights of the role edit in that namespace",
+                403 => "ask for the roles edit and view in that namespace",
                 404 => "see that Requiem is installed: kubectl get crd executions.requiem.dev",
                 409 => "choose another name, or metadata.generateName",
                 _ => "change the file as the message says",
