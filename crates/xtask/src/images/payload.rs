@@ -12,7 +12,7 @@ use crate::{Error, Result, packages, process};
 /// Its reference.
 pub const NAME: &str = "requiem.dev/payload:test";
 /// What ordinary commands and hostile ones use.
-const PROGRAMS: [&str; 29] = [
+const PROGRAMS: [&str; 30] = [
     "sh",
     "bash",
     "cat",
@@ -26,6 +26,7 @@ const PROGRAMS: [&str; 29] = [
     "mkdir",
     "rm",
     "dd",
+    "date",
     "true",
     "false",
     "grep",
