@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use common::Desk;
@@ -93,4 +95,22 @@ fn without_a_home_the_store_must_be_named() {
     let output = command.env_remove("XDG_DATA_HOME").env_remove("HOME").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--cas DIR"));
+}
+
+#[test]
+fn a_path_that_is_not_utf8_is_written_and_told() {
+    let desk = Desk::new();
+    let digest = desk.requiem_with(&["cas", "put", "-"], b"hello").stdout;
+    let name = OsStr::from_bytes(b"caf\xe9\x1b");
+    let get = |name: &OsStr, more: &[&str]| {
+        desk.command(&["cas", "get", digest.trim()]).args(more).arg("--out").arg(name).output().unwrap()
+    };
+    let json = get(name, &["--json"]);
+    assert_eq!(json.status.code(), Some(0), "{json:?}");
+    let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(document["path"], "caf\u{fffd}\u{1b}");
+    assert_eq!(std::fs::read(desk.path(".").join(name)).unwrap(), b"hello");
+    // A terminal is told the name, not given its control characters.
+    let text = get(OsStr::from_bytes(b"second\xe9\x1b"), &[]);
+    assert!(text.status.success() && !text.stdout.contains(&0x1b), "{text:?}");
 }

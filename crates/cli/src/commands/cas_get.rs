@@ -1,5 +1,6 @@
 //! `requiem cas get`: verified bytes to standard output or to a new file, or a whole folder.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
@@ -15,6 +16,7 @@ use crate::arguments::CasGet;
 use crate::error::CommandError;
 use crate::report::Report;
 use crate::store::{self, cannot, copy_new};
+use crate::text::printable;
 
 /// What was written where.
 #[derive(Serialize)]
@@ -22,7 +24,8 @@ struct Got<'a> {
     ok: bool,
     kind: &'static str,
     digest: BlobDigest,
-    path: &'a Path,
+    /// For reading: a byte that is not UTF-8 shows as U+FFFD.
+    path: Cow<'a, str>,
 }
 
 /// Runs the command.
@@ -40,8 +43,9 @@ pub(crate) fn run(arguments: &CasGet) -> Result<Report, CommandError> {
         get_blob(&store, digest, path)?;
         "blob"
     };
-    let text = format!("wrote {}", path.display());
-    Ok(Report::new(&Got { ok: true, kind, digest: *digest, path }, text, true))
+    let shown = path.to_string_lossy();
+    let text = format!("wrote {}", printable(&shown));
+    Ok(Report::new(&Got { ok: true, kind, digest: *digest, path: shown }, text, true))
 }
 
 /// Standard output gets bytes as they come; a corrupt large object is told at its end, by error and exit code.
