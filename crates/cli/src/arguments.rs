@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// Put bytes into the store, and get them back.
     #[command(subcommand)]
     Cas(Cas),
+    /// Compute and check digests of files, without a store.
+    #[command(subcommand)]
+    Digest(Digest),
     /// Judge proofs.
     #[command(subcommand)]
     Proof(Proof),
@@ -54,6 +57,14 @@ pub(crate) enum Cas {
     Put(CasPut),
     /// Get a blob or a folder by its digest.
     Get(CasGet),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Digest {
+    /// Print the BLAKE3 digest of a file, as `cas put` would.
+    File(DigestFile),
+    /// Check that a file has this digest; exit code 1 if it has another.
+    Verify(DigestVerify),
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,6 +175,20 @@ pub(crate) struct ExecReplay {
     /// Whose objects: a Kubernetes namespace, or default.
     #[arg(long, value_name = "NS", default_value = "default")]
     pub(crate) tenant: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DigestFile {
+    /// File; - reads standard input.
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DigestVerify {
+    /// File; - reads standard input.
+    pub(crate) path: PathBuf,
+    /// blake3: and 64 hexadecimal digits.
+    pub(crate) digest: BlobDigest,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod cas_get;
 mod cas_put;
+mod digest;
 mod exec_apply;
 mod exec_replay;
 mod exec_run;
@@ -12,7 +13,7 @@ mod proof_show;
 mod proof_sign;
 mod proof_verify;
 
-use crate::arguments::{Cas, Command, Exec, Proof};
+use crate::arguments::{Cas, Command, Digest, Exec, Proof};
 use crate::error::CommandError;
 use crate::report::Report;
 
@@ -28,6 +29,8 @@ pub(crate) fn run(command: &Command) -> Result<Report, CommandError> {
         Command::Proof(Proof::Prove(arguments)) => proof_prove::run(arguments),
         Command::Proof(Proof::Show(arguments)) => proof_show::run(arguments),
         Command::Proof(Proof::Sign(arguments)) => proof_sign::run(arguments),
+        Command::Digest(Digest::File(arguments)) => digest::file(arguments),
+        Command::Digest(Digest::Verify(arguments)) => digest::verify(arguments),
         Command::Proof(Proof::Verify(arguments)) => proof_verify::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         // Answered in main, before anything else is set up.
