@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrBool,
 };
 use requiem_crds::definition::{all, walk};
 use requiem_crds::status::ResultReason;
@@ -49,7 +49,12 @@ fn every_field_is_bounded() {
         let bounded = match schema.type_.as_deref() {
             Some("string") => schema.max_length.is_some() || schema.enum_.is_some(),
             Some("array") => schema.max_items.is_some(),
-            Some("object") => schema.properties.is_some() && schema.additional_properties.is_none(),
+            // A map has a bound of its own; `walk` goes on to its values.
+            Some("object") => match &schema.additional_properties {
+                None => schema.properties.is_some(),
+                Some(JSONSchemaPropsOrBool::Schema(_)) => schema.max_properties.is_some(),
+                Some(JSONSchemaPropsOrBool::Bool(_)) => false,
+            },
             Some("integer") => schema.minimum.is_some(),
             Some("boolean") => true,
             None => schema.x_kubernetes_int_or_string == Some(true) && schema.max_length.is_some(),

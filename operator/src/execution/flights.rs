@@ -85,7 +85,7 @@ impl Flights {
     /// Whether the Execution `uid` may go on. `may_run` says of another one whether it runs, or may be running.
     pub fn turn(&self, uid: &str, may_run: impl Fn(&str) -> bool) -> Turn {
         let mut state = self.lock();
-        let State { flights, routes, .. } = &mut *state;
+        let State { flights, routes, landing } = &mut *state;
         let Some(flight) = routes.get(uid).and_then(|route| flights.get_mut(route)) else {
             return Turn::Go(None);
         };
@@ -98,7 +98,9 @@ impl Flights {
             }
             Stage::Held(_) | Stage::Free => {}
         }
-        let other = flight.members.iter().find(|(other, _)| *other != uid && may_run(other));
+        // Who is landing has an answer that cannot be found yet.
+        let busy = |other: &String| other != uid && (landing.contains(other) || may_run(other));
+        let other = flight.members.iter().find(|(other, _)| busy(other));
         let holder = other.map_or(uid, |(other, _)| other).to_owned();
         let turn = other.map_or(Turn::Go(None), |(_, key)| Turn::Wait(key.clone()));
         flight.stage = Stage::Held(holder);
@@ -217,6 +219,16 @@ mod tests {
         flights.unanswered("c");
         assert_eq!(flights.turn("c", NOBODY), Turn::Go(None));
         assert_eq!(flights.turn("a", NOBODY), Turn::Wait(key("c")));
+    }
+
+    #[test]
+    fn who_is_landing_is_waited_for_though_nobody_saw_it_run() {
+        let (flights, queue) = flights(&["a", "b"]);
+        flights.landing("a");
+        assert_eq!(flights.turn("b", NOBODY), Turn::Wait(key("a")));
+        flights.leave("a", Some("proof"));
+        assert_eq!(queue.depth(), 1);
+        assert_eq!(flights.turn("b", NOBODY), Turn::Go(Some("proof".into())));
     }
 
     #[test]

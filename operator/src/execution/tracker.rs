@@ -185,10 +185,11 @@ impl Tracker {
         self.lock().lives.get(uid).is_some_and(|live| live.place == Place::Finished)
     }
 
-    /// Whether an attempt of `uid` runs, or may be running for all that is known.
+    /// Whether an attempt of `uid` runs, or may be running for all that is known. Of one that has not been seen yet, as just
+    /// after a restart, nothing is known.
     pub fn may_run(&self, uid: &str) -> bool {
         let lives = self.lock();
-        lives.lives.get(uid).is_some_and(|live| !matches!(live.place, Place::Nowhere | Place::Finished))
+        lives.lives.get(uid).is_none_or(|live| !matches!(live.place, Place::Nowhere | Place::Finished))
     }
 
     /// Forgets `uid`. If its attempt may still be running, says where.
