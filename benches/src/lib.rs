@@ -3,10 +3,16 @@
 //! Every figure stands beside a named peer or a physical limit that was measured in the same run,
 //! because absolute times on a shared machine say little.
 
+pub mod server;
+
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
+
+/// Why a benchmark could not be run.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Durations of one variant, in the order they were taken.
 #[derive(Debug, Default, Clone)]
@@ -201,8 +207,32 @@ impl Report {
     }
 }
 
+/// The end of the benchmark `name`: its table, and the JSON form where `--json FILE` asks for it.
+pub fn finish(name: &str, outcome: Result<Report, Failure>) -> ExitCode {
+    let written = outcome.and_then(|report| {
+        json_argument().map_or(Ok(()), |path| report.write_json(&path))?;
+        Ok(report)
+    });
+    match written {
+        Ok(report) => {
+            #[expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+            {
+                print!("{}", report.table());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "a program's last word")]
+            {
+                eprintln!("bench {name}: {error}");
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
 /// The value of `--json FILE` among the arguments.
-pub fn json_argument() -> Option<std::path::PathBuf> {
+fn json_argument() -> Option<std::path::PathBuf> {
     let mut arguments = std::env::args_os();
     arguments.find(|argument| argument == "--json")?;
     arguments.next().map(Into::into)

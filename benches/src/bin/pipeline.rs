@@ -5,22 +5,19 @@
 //!   by sixteen clients with no operator and no executor, which no operator with these writes can beat;
 //! - API writes per Execution, from the API server's own counters.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use kube::api::{Api, DeleteParams, DynamicObject, PostParams, WatchEvent, WatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, Config, config::Kubeconfig};
-use requiem_benches::{Environment, Figure, Report, Samples, json_argument, used_by};
+use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
+use requiem_benches::server::{Ends, Server, execution, published, sustained};
+use requiem_benches::{Environment, Failure, Figure, Report, Samples, finish, used_by};
 use requiem_xtask::stack::{Options, Stack};
 use requiem_xtask::suites::PROGRAMS_VARIABLE;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const SEQUENTIAL: usize = 200;
 const PACED: usize = 400;
@@ -33,33 +30,8 @@ const TWO_WRITES: &str = "bare: create, status";
 const THREE_WRITES: &str = "bare: create, bundle, status";
 
 fn main() -> ExitCode {
-    let outcome =
-        tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|runtime| runtime.block_on(run()));
-    match outcome {
-        Ok(report) => {
-            #[expect(clippy::print_stdout, reason = "a benchmark prints its table")]
-            {
-                print!("{}", report.table());
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "a program's last word")]
-            {
-                eprintln!("bench pipeline: {error}");
-            }
-            ExitCode::from(2)
-        }
-    }
-}
-
-/// The API server with our three kinds.
-#[derive(Clone)]
-struct Server {
-    client: Client,
-    executions: Api<DynamicObject>,
-    bundles: Api<DynamicObject>,
-    pools: Api<DynamicObject>,
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::from);
+    finish("pipeline", runtime.and_then(|runtime| runtime.block_on(run())))
 }
 
 /// What a finished Execution and its bundle look like, so that the bare pipeline writes the same bytes.
@@ -81,9 +53,9 @@ async fn run() -> Result<Report, Failure> {
         slots: 2,
         executor_wrapper: Vec::new(),
     })?;
-    let server = connect(&kubeconfig).await?;
+    let server = Server::connect(&kubeconfig, NAMESPACE).await?;
     server.pools.create(&PostParams::default(), &serde_json::from_str(&stack.pool(NAMESPACE))?).await?;
-    let mut terminal = Terminals::watch(&server).await?;
+    let mut terminal = Ends::of_executions(&server).await?;
 
     let one_at_a_time = sequential(&server, &mut terminal, "Always").await?;
     let unpublished = sequential(&server, &mut terminal, "Never").await?;
@@ -97,9 +69,12 @@ async fn run() -> Result<Report, Failure> {
     let (mut ours, mut bare, mut writes) = (Vec::new(), Vec::new(), Vec::new());
     let mut usage = Vec::new();
     for round in 0..ROUNDS {
-        let before = api_writes(&server.client).await?;
-        ours.push(sustained(&server, &mut terminal, round).await?);
-        let after = api_writes(&server.client).await?;
+        let before = server.writes().await?;
+        let prefix = format!("sustained-{round}");
+        ours.push(
+            sustained(&server, &mut terminal, &prefix, &published("Always"), SUSTAINED, CLIENTS).await?,
+        );
+        let after = server.writes().await?;
         writes.push((after - before - SUSTAINED as f64) / SUSTAINED as f64);
         let executed = 2 * SEQUENTIAL + PACED + SUSTAINED * (round + 1);
         usage = vec![
@@ -114,7 +89,7 @@ async fn run() -> Result<Report, Failure> {
     let bare_name = "bare write pipeline, 16 clients";
     let mut notes = notes();
     notes.append(&mut usage);
-    let report = Report {
+    Ok(Report {
         environment: Environment::read(notes),
         figures: vec![
             Figure::latency("create to terminal, one at a time", &one_at_a_time, THREE_WRITES, &three_writes),
@@ -129,11 +104,7 @@ async fn run() -> Result<Report, Failure> {
                 &[3.0],
             ),
         ],
-    };
-    if let Some(path) = json_argument() {
-        report.write_json(&path)?;
-    }
-    Ok(report)
+    })
 }
 
 /// What a reader of the figures must know.
@@ -146,96 +117,18 @@ fn notes() -> Vec<String> {
     ]
 }
 
-async fn connect(kubeconfig: &std::path::Path) -> Result<Server, Failure> {
-    let config =
-        Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &Default::default()).await?;
-    let client = Client::try_from(config)?;
-    let api = |kind: &str| {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("requiem.dev", "v1alpha1", kind));
-        Api::namespaced_with(client.clone(), NAMESPACE, &resource)
-    };
-    Ok(Server {
-        executions: api("Execution"),
-        bundles: api("ProofBundle"),
-        pools: api("ExecutorPool"),
-        client,
-    })
-}
-
-fn execution(name: &str, publish: &str) -> Result<DynamicObject, Failure> {
-    Ok(serde_json::from_value(json!({
-        "apiVersion": "requiem.dev/v1alpha1",
-        "kind": "Execution",
-        "metadata": {"name": name},
-        "spec": {"command": ["/bin/true"], "nonce": name, "proof": {"publish": publish}},
-    }))?)
-}
-
-/// Names of Executions as they become terminal, with the moment this process saw it.
-struct Terminals {
-    seen: mpsc::UnboundedReceiver<(String, Instant)>,
-}
-
-impl Terminals {
-    async fn watch(server: &Server) -> Result<Self, Failure> {
-        let (send, seen) = mpsc::unbounded_channel();
-        let start = server.executions.list(&Default::default()).await?;
-        let version = start.metadata.resource_version.unwrap_or_default();
-        let api = server.executions.clone();
-        tokio::spawn(async move {
-            let mut version = version;
-            let mut known = HashMap::new();
-            loop {
-                let Ok(events) = api.watch(&WatchParams::default().timeout(290), &version).await else {
-                    continue;
-                };
-                let mut events = events.boxed();
-                while let Ok(Some(event)) = events.try_next().await {
-                    let now = Instant::now();
-                    if let WatchEvent::Modified(object) | WatchEvent::Added(object) = event {
-                        version = object.metadata.resource_version.clone().unwrap_or(version);
-                        let name = object.metadata.name.clone().unwrap_or_default();
-                        let done = object.data["status"]["terminal"] == json!(true);
-                        if done && known.insert(name.clone(), ()).is_none() && send.send((name, now)).is_err()
-                        {
-                            return;
-                        }
-                    }
-                }
-            }
-        });
-        Ok(Self { seen })
-    }
-
-    async fn next(&mut self) -> Result<(String, Instant), Failure> {
-        tokio::time::timeout(Duration::from_secs(120), self.seen.recv())
-            .await?
-            .ok_or_else(|| "the watch ended".into())
-    }
-
-    fn drain(&mut self) {
-        while self.seen.try_recv().is_ok() {}
-    }
-}
-
-async fn sequential(server: &Server, terminal: &mut Terminals, publish: &str) -> Result<Samples, Failure> {
+async fn sequential(server: &Server, terminal: &mut Ends, publish: &str) -> Result<Samples, Failure> {
     let mut samples = Samples::default();
     for index in 0..SEQUENTIAL {
         let name = format!("sequential-{}-{index}", publish.to_lowercase());
         let begin = Instant::now();
-        server.executions.create(&PostParams::default(), &execution(&name, publish)?).await?;
-        loop {
-            let (done, at) = terminal.next().await?;
-            if done == name {
-                samples.push(at - begin);
-                break;
-            }
-        }
+        server.executions.create(&PostParams::default(), &execution(&name, published(publish))?).await?;
+        samples.push(terminal.of(&name).await? - begin);
     }
     Ok(samples)
 }
 
-async fn paced(server: &Server, terminal: &mut Terminals) -> Result<Samples, Failure> {
+async fn paced(server: &Server, terminal: &mut Ends) -> Result<Samples, Failure> {
     let mut ticks = tokio::time::interval(PACE);
     let (api, mut begun) = (server.executions.clone(), BTreeMap::new());
     let (send, mut created) = mpsc::unbounded_channel();
@@ -244,7 +137,7 @@ async fn paced(server: &Server, terminal: &mut Terminals) -> Result<Samples, Fai
             ticks.tick().await;
             let (api, send) = (api.clone(), send.clone());
             let name = format!("paced-{index}");
-            let object = execution(&name, "Always")?;
+            let object = execution(&name, published("Always"))?;
             let _reason = send.send((name, Instant::now()));
             tokio::spawn(async move { api.create(&PostParams::default(), &object).await });
         }
@@ -262,27 +155,6 @@ async fn paced(server: &Server, terminal: &mut Terminals) -> Result<Samples, Fai
     }
     producer.await??;
     Ok(samples)
-}
-
-async fn sustained(server: &Server, terminal: &mut Terminals, round: usize) -> Result<f64, Failure> {
-    let begin = Instant::now();
-    let create = |index| async move {
-        let object = execution(&format!("sustained-{round}-{index}"), "Always")?;
-        server.executions.create(&PostParams::default(), &object).await?;
-        Ok::<_, Failure>(())
-    };
-    let creating =
-        stream::iter(0..SUSTAINED).map(create).buffer_unordered(CLIENTS).try_for_each(|()| async { Ok(()) });
-    let finishing = async {
-        let prefix = format!("sustained-{round}-");
-        let mut done = 0;
-        while done < SUSTAINED {
-            done += usize::from(terminal.next().await?.0.starts_with(&prefix));
-        }
-        Ok::<_, Failure>(())
-    };
-    tokio::try_join!(creating, finishing)?;
-    Ok(SUSTAINED as f64 / begin.elapsed().as_secs_f64())
 }
 
 /// The status and the bundle of a real finished Execution.
@@ -311,7 +183,8 @@ async fn bare_result(
     name: &str,
     publish: bool,
 ) -> Result<Option<DynamicObject>, Failure> {
-    let created = server.executions.create(&PostParams::default(), &execution(name, "Always")?).await?;
+    let created =
+        server.executions.create(&PostParams::default(), &execution(name, published("Always"))?).await?;
     let bundle = match publish {
         true => Some(server.bundles.create(&PostParams::default(), &bundle(template, name)?).await?),
         false => None,
@@ -370,17 +243,4 @@ async fn clear(server: &Server) -> Result<(), Failure> {
     server.executions.delete_collection(&DeleteParams::default(), &Default::default()).await?;
     server.bundles.delete_collection(&DeleteParams::default(), &Default::default()).await?;
     Ok(())
-}
-
-/// Writes that the API server has served for our kinds, and Events, by anybody.
-async fn api_writes(client: &Client) -> Result<f64, Failure> {
-    let request = http::Request::get("/metrics").body(Vec::new())?;
-    let text = client.request_text(request).await?;
-    let counted = |line: &&str| {
-        let write =
-            ["POST", "PUT", "PATCH", "APPLY"].iter().any(|verb| line.contains(&format!("verb=\"{verb}\"")));
-        let ours = line.contains("group=\"requiem.dev\"") || line.contains("resource=\"events\"");
-        line.starts_with("apiserver_request_total{") && write && ours
-    };
-    Ok(text.lines().filter(counted).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use requiem_benches::{Environment, Figure, Report, Samples, json_argument};
+use requiem_benches::{Environment, Failure, Figure, Report, Samples, finish};
 use requiem_model::digest::context::EXECUTION_ROOT;
 use requiem_model::result::{Output, OutputContent};
 use requiem_model::{BlobDigest, RelPath};
@@ -19,25 +19,8 @@ const WARM_UP: usize = 20;
 /// Most outputs that a request may declare.
 const OUTPUTS: usize = 256;
 
-type Failure = Box<dyn std::error::Error>;
-
 fn main() -> ExitCode {
-    match run() {
-        Ok(report) => {
-            #[expect(clippy::print_stdout, reason = "a benchmark prints its table")]
-            {
-                print!("{}", report.table());
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "a program's last word")]
-            {
-                eprintln!("bench proof: {error}");
-            }
-            ExitCode::from(2)
-        }
-    }
+    finish("proof", run())
 }
 
 fn run() -> Result<Report, Failure> {
@@ -69,7 +52,7 @@ fn run() -> Result<Report, Failure> {
         let into = [&mut sealing, &mut verifying, &mut parsing, &mut starting, &mut nothing];
         into.into_iter().zip(samples).for_each(|(into, sample)| into.push(sample));
     }
-    let report = Report {
+    Ok(Report {
         environment: Environment::read(vec![
             format!("tree: {MAX_LEAVES} leaves (the most of one tree) of {} bytes, one thread", leaves[0].body.len()),
             "bare BLAKE3: the same bytes hashed one by one with hashers set up once, and 64 bytes for each node; no tree".to_owned(),
@@ -86,11 +69,7 @@ fn run() -> Result<Report, Failure> {
             Figure::latency("largest bundle verified", &verifying, "serde_json parse of its body", &parsing),
             Figure::latency("requiem proof verify, start to verdict", &starting, "bare spawn of /bin/true", &nothing),
         ],
-    };
-    if let Some(path) = json_argument() {
-        report.write_json(&path)?;
-    }
-    Ok(report)
+    })
 }
 
 /// The good bundle of the vectors, with as many outputs as there may be.

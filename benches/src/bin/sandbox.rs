@@ -6,7 +6,7 @@
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use requiem_benches::{Environment, Figure, Report, Samples, json_argument, used_by};
+use requiem_benches::{Environment, Failure, Figure, Report, Samples, finish, used_by};
 use requiem_model::{Layer, Requirement};
 use requiem_sandbox::{Cancel, RunSpec, Runner, RunnerConfig};
 
@@ -17,25 +17,8 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("runner") {
         return requiem_sandbox::runner_main();
     }
-    match run() {
-        Ok(report) => {
-            #[expect(clippy::print_stdout, reason = "a benchmark prints its table")]
-            {
-                print!("{}", report.table());
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "a program's last word")]
-            {
-                eprintln!("bench sandbox: {error}");
-            }
-            ExitCode::from(2)
-        }
-    }
+    finish("sandbox", run())
 }
-
-type Failure = Box<dyn std::error::Error>;
 
 fn run() -> Result<Report, Failure> {
     requiem_sandbox::enter_trusted_namespace()?;
@@ -59,7 +42,7 @@ fn run() -> Result<Report, Failure> {
             }
         }
     }
-    let report = Report {
+    Ok(Report {
         environment: Environment::read(vec![
             format!(
                 "peer: {bubblewrap}, --unshare-all with proc, dev, tmpfs and /usr, no seccomp, no limits"
@@ -76,11 +59,7 @@ fn run() -> Result<Report, Failure> {
             Figure::latency("the same, nothing prepared ahead", &shared, "bare spawn of /bin/true", &bare),
             Figure::latency("bubblewrap --unshare-all", &peer, "bare spawn of /bin/true", &bare),
         ],
-    };
-    if let Some(path) = json_argument() {
-        report.write_json(&path)?;
-    }
-    Ok(report)
+    })
 }
 
 fn sandboxed(runner: &Runner, change: impl Fn(&mut RunSpec)) -> Result<Duration, Failure> {

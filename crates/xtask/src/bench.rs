@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: one benchmark of `benches/`, optimised, against its peer in the same run.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::progress::print;
 use crate::suites::PROGRAMS_VARIABLE;
@@ -33,8 +34,8 @@ pub fn run(options: &Options) -> Result<()> {
         ));
     }
     let programs = cargo::build_programs(cargo::Profile::Release)?;
-    let mut command = cargo::command(&["run", "--release", "--workspace", "--bin", name, "--"]);
-    command.env(PROGRAMS_VARIABLE, programs);
+    let mut command = Command::new(cargo::build_bins(cargo::Profile::Release, &[name])?.join(name));
+    command.env(PROGRAMS_VARIABLE, programs).current_dir(paths::repository());
     if let Some(json) = &options.json {
         let path = std::path::absolute(json).map_err(Error::io(format!("resolve {}", json.display())))?;
         command.arg("--json").arg(path);

@@ -61,9 +61,17 @@ pub fn command(arguments: &[&str]) -> Command {
 /// # Errors
 /// They do not build.
 pub fn build_programs(profile: Profile) -> Result<PathBuf> {
+    build_bins(profile, &PROGRAMS)
+}
+
+/// Builds `programs` of any room and returns the folder that holds them.
+///
+/// # Errors
+/// They do not build.
+pub fn build_bins(profile: Profile, programs: &[&str]) -> Result<PathBuf> {
     // `--workspace` with a choice of targets, as in the suites: one set of features, so each library is built once.
     let mut build = command(&["build", "--workspace", "--profile", profile.name()]);
-    for program in PROGRAMS {
+    for program in programs {
         build.args(["--bin", program]);
     }
     process::run(&mut build)?;

@@ -263,12 +263,12 @@ fn compare(first: &[Built], second: &[Built]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the images, and one with a shell, and gives them to `nodes`; `folder` is used on the way.
+/// Builds the images with `profile`, and one with a shell, and gives them to `nodes`; `folder` is used on the way.
 ///
 /// # Errors
 /// One does not build, or a node does not take it.
-pub fn give(nodes: &[Node], folder: &Path) -> Result<()> {
-    let built = build(Profile::Trial, folder, REGISTRY)?;
+pub fn give(nodes: &[Node], folder: &Path, profile: Profile) -> Result<()> {
+    let built = build(profile, folder, REGISTRY)?;
     let step = Step::begin("give the images to the nodes");
     let payload = folder.join("payload.tar");
     payload::image()?.pack()?.write_archive(&payload)?;

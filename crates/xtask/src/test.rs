@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use crate::cargo::Profile;
 use crate::cluster::{self, Access, Ephemeral, Shape};
 use crate::process::Background;
 use crate::progress::{Step, print, say};
@@ -170,7 +171,7 @@ impl Setting {
     fn nodes() -> Result<Self> {
         let programs = cargo::build_programs(cargo::Profile::Dev)?;
         let owned = cluster::up_ephemeral_with(Shape::nodes(2))?;
-        images::give(&owned.nodes()?, &owned.folder().join("images"))?;
+        images::give(&owned.nodes()?, &owned.folder().join("images"), Profile::Trial)?;
         owned.access().install_definitions()?;
         let xtask = std::env::current_exe().map_err(Error::io("find this program"))?;
         let name = PathBuf::from(owned.name().as_str());

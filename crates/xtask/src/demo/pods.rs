@@ -2,6 +2,7 @@
 
 use super::NAMESPACE;
 use super::site::Site;
+use crate::cargo::Profile;
 use crate::images::{self, payload};
 use crate::progress::{Step, print};
 use crate::{Result, paths};
@@ -27,7 +28,7 @@ metadata:
 
 /// Gives the node its images, installs the chart with a pool of one pod in the best tier, and waits for it.
 pub(crate) fn install(site: &Site) -> Result<()> {
-    images::give(&site.nodes()?, &site.folder().join("images"))?;
+    images::give(&site.nodes()?, &site.folder().join("images"), Profile::Trial)?;
     let step = Step::begin("install the chart, and wait until operator and executor are ready");
     site.apply(NAMESPACES)?;
     let chart = paths::repository().join("charts/requiem").display().to_string();
