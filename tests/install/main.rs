@@ -1,13 +1,15 @@
 //! The chart on real nodes, as a user has it: one release from its installation to its end, with helm and kubectl alone.
 //!
-//! The steps build on one another, so they are one test.
+//! The steps build on one another, and the last ones need the cluster as the first ones leave it, so they are one test.
+
+mod page;
 
 use std::collections::BTreeSet;
 use std::process::Child;
 
 use requiem_tests::helm::{helm, helm_command, kubectl, output};
 use requiem_tests::{Failure, setting};
-use requiem_xtask::cluster::{self, Name};
+use requiem_xtask::cluster::{self, Name, Node};
 use requiem_xtask::images::payload;
 use requiem_xtask::paths;
 use requiem_xtask::scratch::Scratch;
@@ -106,7 +108,8 @@ fn a_release_from_its_installation_to_its_end() -> Result<(), Failure> {
     the_profile_comes_onto_every_node()?;
     an_upgrade_loses_nothing()?;
     a_rollback_is_as_before()?;
-    uninstalled(&before)
+    uninstalled(&before)?;
+    page::is_followed()
 }
 
 fn samples_succeed() -> Result<(), Failure> {
@@ -153,13 +156,16 @@ fn the_profile_comes_onto_every_node() -> Result<(), Failure> {
         &["profileInstaller.enabled=true", "profileInstaller.kubeletFolder=/var/lib/trial", &place],
     )?;
     let profile = std::fs::read_to_string(paths::repository().join("config/profiles/seccomp/runner.json"))?;
-    let name = setting(CLUSTER_VARIABLE)?;
-    let nodes = cluster::nodes(&Name::parse(name.to_str().ok_or("the cluster's name is not text")?)?)?;
-    for node in &nodes {
+    for node in nodes()? {
         let installed = node.var().join("lib/trial/seccomp/requiem/runner.json");
         assert!(std::fs::read_to_string(&installed)? == profile, "{}: not the profile", node.name());
     }
     Ok(())
+}
+
+fn nodes() -> Result<Vec<Node>, Failure> {
+    let name = setting(CLUSTER_VARIABLE)?;
+    Ok(cluster::nodes(&Name::parse(name.to_str().ok_or("the cluster's name is not text")?)?)?)
 }
 
 /// Executions at work, more than fit at once.
@@ -237,6 +243,8 @@ fn uninstalled(before: &BTreeSet<String>) -> Result<(), Failure> {
     let users = names(&in_team(&["get", "executions,proofbundles", "--output", "name"])?);
     output(&mut helm_command(&["uninstall", RELEASE, "--namespace", HOME, "--wait", "--timeout", "120s"])?)?;
     in_team(&["wait", "--for=delete", "--timeout=90s", "pod", "--selector", "requiem.dev/pool"])?;
+    // Helm waits for the deployment; its pods go after it.
+    kubectl(&["--namespace", HOME, "wait", "--for=delete", "--timeout=90s", "pod", "--all"])?;
     // It belongs to the operator's account, and goes with it a moment later.
     let lease = "lease/requiem-operator";
     kubectl(&["--namespace", HOME, "wait", "--for=delete", "--timeout=90s", lease])?;

@@ -18,14 +18,15 @@ use requiem_benches::{Environment, Failure, Figure, Report, Samples, finish};
 use requiem_xtask::cargo::Profile;
 use requiem_xtask::cluster::{self, Ephemeral, Shape};
 use requiem_xtask::images::{self, payload};
+use requiem_xtask::progress::Step;
 use requiem_xtask::{paths, tools};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "bench";
 /// Rounds of the variants that take a pod each.
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 10;
 /// Samples of the quick variants in each of them.
-const QUICK: usize = 10;
+const QUICK: usize = 20;
 const AT_ONCE: [usize; 2] = [30, 100];
 /// How often each crowd comes.
 const REPEATS: usize = 3;
@@ -53,12 +54,17 @@ async fn run() -> Result<Report, Failure> {
     let cluster = install()?;
     let mut bench = Bench::new(&cluster).await?;
     bench.warm_up().await?;
-    let alone = bench.alone().await?;
-    let mut figures = alone.figures();
+    let step = Step::begin("one alone");
+    let mut figures = bench.alone().await?.figures();
+    step.done();
     for crowd in AT_ONCE {
+        let step = Step::begin(&format!("{crowd} at once"));
         figures.extend(bench.at_once(crowd).await?);
+        step.done();
     }
+    let step = Step::begin("as much as there are slots, and four times that");
     figures.extend(bench.pressed().await?);
+    step.done();
     let report = Report { environment: Environment::read(notes()), figures };
     cluster.down()?;
     Ok(report)

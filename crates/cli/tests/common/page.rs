@@ -55,9 +55,26 @@ pub(crate) fn is_like(line: &str, pattern: &str) -> bool {
 impl Place {
     /// Does what the page says.
     pub(crate) fn follow(&self, page: &Path) -> Followed {
+        self.follow_text(&std::fs::read_to_string(page).unwrap())
+    }
+
+    /// Does what the section of the page below this heading says, up to the next heading.
+    #[allow(dead_code, reason = "not every suite reads its pages in parts")]
+    pub(crate) fn follow_section(&self, page: &Path, heading: &str) -> Followed {
         let page = std::fs::read_to_string(page).unwrap();
+        let mut lines = page.lines();
+        assert!(lines.any(|line| line == heading), "there is no {heading:?}");
+        let mut fenced = false;
+        let section = lines.take_while(|line| {
+            fenced ^= line.starts_with("```");
+            fenced || !line.starts_with('#')
+        });
+        self.follow_text(&section.collect::<Vec<_>>().join("\n"))
+    }
+
+    fn follow_text(&self, page: &str) -> Followed {
         let (mut said, mut followed) = (String::new(), Followed::default());
-        for block in blocks(&page) {
+        for block in blocks(page) {
             match block.language.as_str() {
                 "sh" => {
                     said = self.run(&block.content);

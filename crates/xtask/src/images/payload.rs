@@ -45,6 +45,9 @@ const PROGRAMS: [&str; 30] = [
     "hostname",
 ];
 
+/// See os-release(5).
+const RELEASE: &str = "/usr/lib/os-release";
+
 /// Collects it.
 ///
 /// # Errors
@@ -62,9 +65,13 @@ pub fn image() -> Result<Image> {
         }
         add(&mut files, &format!("bin/{program}"), &path)?;
     }
+    let mut files: Vec<File> = files.into_iter().map(|(path, bytes)| File::program(path, bytes)).collect();
+    // By which a command can tell whose image it is in.
+    let release = fs::read(RELEASE).map_err(Error::io(format!("read {RELEASE}")))?;
+    files.push(File::data(RELEASE.trim_start_matches('/'), release));
     Ok(Image {
         name: NAME.to_owned(),
-        files: files.into_iter().map(|(path, bytes)| File::program(path, bytes)).collect(),
+        files,
         entrypoint: vec!["/bin/sh".to_owned()],
         user: "65532:65532".to_owned(),
         labels: Vec::new(),
