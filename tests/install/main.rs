@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 
 const RELEASE: &str = "trial";
 const CHART: &str = "charts/requiem";
+/// The chart as it was on 27 November 2026, before definitions and rights changed. Replace it at each release by the one that is
+/// replaced. Its images are today's: there is no registry that would have the old ones.
+const PREVIOUS: &str = "tests/install/previous.tgz";
 /// Where the operator runs: a namespace that allows restricted pods only.
 const HOME: &str = "trial-system";
 /// Where Executions and their executors live.
@@ -38,9 +41,13 @@ fn namespace(name: &str, level: &str) -> Result<(), Failure> {
 
 /// `helm install` or `helm upgrade`, which return when everything is ready.
 fn release(verb: &str, values: &[&str]) -> Result<String, Failure> {
+    release_of(CHART, verb, values)
+}
+
+fn release_of(chart: &str, verb: &str, values: &[&str]) -> Result<String, Failure> {
     let image = format!("pool.workloadImage={}", payload::NAME);
     let pool = format!("pool.namespace={TEAM}");
-    let mut arguments = vec![verb, RELEASE, CHART, "--namespace", HOME, "--wait", "--timeout", "150s"];
+    let mut arguments = vec![verb, RELEASE, chart, "--namespace", HOME, "--wait", "--timeout", "150s"];
     // The nodes have the images; there is no registry.
     let common =
         ["image.pullPolicy=Never", "pool.create=true", "pool.replicas=2", "pool.slots=2", &pool, &image];
@@ -99,8 +106,9 @@ fn a_release_from_its_installation_to_its_end() -> Result<(), Failure> {
     namespace(TEAM, "baseline")?;
     namespace(NODES, "privileged")?;
     let before = traces()?;
-    let said = release("install", &[])?;
+    let said = release_of(PREVIOUS, "install", &[])?;
     assert!(said.contains("helm -n trial-system test trial --logs"), "{said}");
+    the_previous_chart_gives_way()?;
     // Helm waited for the pool too: nothing is left to wait for.
     in_team(&["wait", "--for=condition=Ready", "--timeout=1s", "executorpool/default"])?;
     samples_succeed()?;
@@ -168,11 +176,22 @@ fn nodes() -> Result<Vec<Node>, Failure> {
     Ok(cluster::nodes(&Name::parse(name.to_str().ok_or("the cluster's name is not text")?)?)?)
 }
 
+/// With work under way: it ends, and the definitions are those of the new chart, which Helm alone would have left as they were.
+fn the_previous_chart_gives_way() -> Result<(), Failure> {
+    let scratch = Scratch::new("previous")?;
+    let definitions = || kubectl(&["get", "crd", "executions.requiem.dev", "--output", "json"]);
+    let before = definitions()?;
+    let work = start_work(&scratch, "earlier")?;
+    release("upgrade", &[])?;
+    assert!(before.len() < definitions()?.len(), "the definitions are the old ones");
+    wait_for_success(&work)
+}
+
 /// Executions at work, more than fit at once.
-fn start_work(scratch: &Scratch) -> Result<Vec<String>, Failure> {
+fn start_work(scratch: &Scratch, name: &str) -> Result<Vec<String>, Failure> {
     let execution = |number: usize| {
         json!({
-            "apiVersion": "requiem.dev/v1alpha1", "kind": "Execution", "metadata": {"name": format!("work-{number}")},
+            "apiVersion": "requiem.dev/v1alpha1", "kind": "Execution", "metadata": {"name": format!("{name}-{number}")},
             "spec": {"command": ["/bin/sh", "-c", format!("sleep 4; echo {number} > result.txt")], "outputs": ["result.txt"]},
         })
     };
@@ -182,7 +201,7 @@ fn start_work(scratch: &Scratch) -> Result<Vec<String>, Failure> {
     std::fs::write(&file, list.to_string())?;
     in_team(&["create", "--filename", &file.display().to_string()])?;
     let running = "--for=jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}=Running";
-    let first = (0..WORK).map(|number| format!("execution/work-{number}")).collect::<Vec<_>>();
+    let first = (0..WORK).map(|number| format!("execution/{name}-{number}")).collect::<Vec<_>>();
     // Whichever comes first; which, is the operator's business.
     let mut waits: Vec<Child> = Vec::new();
     for name in &first[..4] {
@@ -201,7 +220,7 @@ fn start_work(scratch: &Scratch) -> Result<Vec<String>, Failure> {
 
 fn an_upgrade_loses_nothing() -> Result<(), Failure> {
     let scratch = Scratch::new("install")?;
-    let work = start_work(&scratch)?;
+    let work = start_work(&scratch, "work")?;
     // Two operators, one of which works; and every executor pod is replaced, because its slots change.
     release("upgrade", &["replicas=2", "operator.log=debug", "pool.slots=3"])?;
     assert_eq!(operator_log()?, "debug");

@@ -60,7 +60,7 @@ pub(crate) fn is_followed() -> Result<(), Failure> {
     let install = page("install.md");
     let scripts =
         ["## Helm", "### The first Executions"].map(|part| place.follow_section(&install, part).scripts);
-    assert_eq!(scripts, [1, 1]);
+    assert_eq!((scripts, place.follow(&page("gitops.md")).scripts), ([1, 1], 1));
     let proofs: serde_json::Value =
         serde_json::from_slice(&std::fs::read(scratch.path().join("proofs.json"))?)?;
     assert_eq!(proofs["items"].as_array().map(Vec::len), Some(2), "{proofs}");

@@ -1,6 +1,6 @@
 //! `cargo xtask bench pipeline`: what an Execution costs from create to terminal status.
 //!
-//! - latency, one at a time, and at an open-loop rate of 20/s;
+//! - latency, one at a time, at an open-loop rate of 20/s, and where an earlier proof answers;
 //! - sustained rate, beside the *bare write pipeline*: the same objects and statuses written to the same API server
 //!   by sixteen clients with no operator and no executor, which no operator with these writes can beat;
 //! - API writes per Execution, from the API server's own counters.
@@ -59,6 +59,7 @@ async fn run() -> Result<Report, Failure> {
 
     let one_at_a_time = sequential(&server, &mut terminal, "Always").await?;
     let unpublished = sequential(&server, &mut terminal, "Never").await?;
+    let answered = answered(&server, &mut terminal).await?;
     let paced = paced(&server, &mut terminal).await?;
     let template = template(&server, "sequential-always-0").await?;
     stack.operator.stop()?;
@@ -76,7 +77,7 @@ async fn run() -> Result<Report, Failure> {
         );
         let after = server.writes().await?;
         writes.push((after - before - SUSTAINED as f64) / SUSTAINED as f64);
-        let executed = 2 * SEQUENTIAL + PACED + SUSTAINED * (round + 1);
+        let executed = 2 * SEQUENTIAL + 1 + PACED + SUSTAINED * (round + 1);
         usage = vec![
             used_by("operator since its start", stack.operator.id().unwrap_or(0), SUSTAINED),
             used_by("executor without its runs", stack.executor.id().unwrap_or(0), executed),
@@ -94,6 +95,7 @@ async fn run() -> Result<Report, Failure> {
         figures: vec![
             Figure::latency("create to terminal, one at a time", &one_at_a_time, THREE_WRITES, &three_writes),
             Figure::latency("the same, proof not published", &unpublished, TWO_WRITES, &two_writes),
+            Figure::latency("answered by an earlier proof (cache: Use)", &answered, TWO_WRITES, &two_writes),
             Figure::latency("create to terminal, at 20/s", &paced, THREE_WRITES, &three_writes),
             Figure::scalar("sustained Executions per second", "1/s", &ours, bare_name, &bare),
             Figure::scalar(
@@ -124,6 +126,25 @@ async fn sequential(server: &Server, terminal: &mut Ends, publish: &str) -> Resu
         let begin = Instant::now();
         server.executions.create(&PostParams::default(), &execution(&name, published(publish))?).await?;
         samples.push(terminal.of(&name).await? - begin);
+    }
+    Ok(samples)
+}
+
+/// Executions of one request, the first of which ran before: nothing runs, the operator recomputes the proof.
+async fn answered(server: &Server, terminal: &mut Ends) -> Result<Samples, Failure> {
+    let spec = json!({"cache": "Use", "nonce": "one and the same"});
+    let mut samples = Samples::default();
+    for index in 0..=SEQUENTIAL {
+        let name = format!("answered-{index}");
+        let begin = Instant::now();
+        server.executions.create(&PostParams::default(), &execution(&name, spec.clone())?).await?;
+        let took = terminal.of(&name).await? - begin;
+        let done = server.executions.get(&name).await?;
+        match (index, done.data["status"]["cache"]["original"].is_null()) {
+            (0, true) => {}
+            (1.., false) => samples.push(took),
+            _ => return Err(format!("{name}: {}", done.data["status"]).into()),
+        }
     }
     Ok(samples)
 }

@@ -58,7 +58,7 @@ async fn run() -> Result<Report, Failure> {
     let mut figures = bench.alone().await?.figures();
     step.done();
     for crowd in AT_ONCE {
-        let step = Step::begin(&format!("{crowd} at once"));
+        let step = Step::begin(format!("{crowd} at once"));
         figures.extend(bench.at_once(crowd).await?);
         step.done();
     }
