@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use requiem_model::BundleRoot;
-use requiem_proof::{Expect, verify};
+use requiem_proof::{Expect, Sealed, verify};
 
 use crate::journal::{Logged, Phase};
 
@@ -37,6 +37,22 @@ impl Archive {
         Ok(())
     }
 
+    /// Keeps one bundle. On return it is durable.
+    ///
+    /// # Errors
+    /// Whatever the file system refuses.
+    pub fn keep_durably(&self, namespace: &str, sealed: &Sealed) -> io::Result<()> {
+        let path = self.path(namespace, &sealed.bundle_root);
+        let temp = write_aside(&path, sealed.body.as_bytes())?;
+        fs::File::open(&temp)?.sync_all()?;
+        fs::rename(&temp, &path)?;
+        // Of the file's folder up to the one that holds the archive: any of them may be new.
+        for folder in path.ancestors().skip(1).take(4) {
+            fs::File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+
     /// The body with this root, if it is here and still what it was.
     pub fn body(&self, namespace: &str, root: &BundleRoot) -> Option<String> {
         let body = fs::read_to_string(self.path(namespace, root)).ok()?;
@@ -61,9 +77,13 @@ impl Archive {
 /// Whoever sees the name sees the whole file, unless power fails; then the next retirement, which has the
 /// attempt still in the journal, writes it again.
 fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder)?;
+    fs::rename(write_aside(path, content)?, path)
+}
+
+/// Writes the file under a name that means nothing, and gives back that name.
+fn write_aside(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
     let temp = path.with_extension("new");
     fs::write(&temp, content)?;
-    fs::rename(&temp, path)
+    Ok(temp)
 }

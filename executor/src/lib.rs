@@ -12,6 +12,7 @@
 //! | every attempt and its state | [`attempts`] |
 //! | what was promised, across crashes | [`journal`] |
 //! | bundles that left the journal | [`archive`] |
+//! | what both still name | [`retained`] |
 //! | waiting and running | [`queue`], `workers`, [`runners`] |
 //! | listeners | [`server`] |
 //! | the runner's way into a pod, and the profile's onto a node | [`install`], [`profile`] |
@@ -30,6 +31,7 @@ pub mod journal;
 pub mod metrics;
 pub mod profile;
 pub mod queue;
+pub mod retained;
 pub mod runners;
 pub mod server;
 

@@ -88,6 +88,39 @@ pub enum StoreError {
         /// The reader's error.
         source: io::Error,
     },
+    /// There is no store where one is to be looked at.
+    #[error("there is no store at {}", path.display())]
+    NoStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Other processes use the store, or one is collecting its garbage.
+    #[error("the store at {} is in use by {by}", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// By whom, as far as is known.
+        by: String,
+    },
+    /// Something lies in the store's folders that the store did not put there.
+    #[error("{} {why}", path.display())]
+    Stray {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A pin cannot be read.
+    #[error("{} is not a pin: {why}", path.display())]
+    Pin {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The name of a pin is outside its rules.
+    #[error("pin name {0:?} is not one line of 1 to 200 bytes")]
+    PinName(String),
     /// Writing went on after an error.
     #[error("the object was abandoned when an earlier write of it failed")]
     Abandoned,
@@ -216,6 +249,11 @@ impl StoreError {
             Self::Format { .. } => "UnknownFormat",
             Self::Tenant(_) => "BadTenant",
             Self::Source { .. } => "SourceUnreadable",
+            Self::NoStore { .. } => "NoStore",
+            Self::InUse { .. } => "StoreInUse",
+            Self::Stray { .. } => "UnknownEntry",
+            Self::Pin { .. } => "BadPin",
+            Self::PinName(_) => "BadPinName",
             Self::Abandoned => "Abandoned",
             Self::Io { .. } => "StoreIo",
         }
@@ -238,6 +276,13 @@ impl StoreError {
             Self::Format { .. } => "name an empty folder, or a store made by this version",
             Self::Tenant(_) => "use the name of a Kubernetes namespace, or \"default\"",
             Self::Source { .. } => "check the file or pipe that the data comes from",
+            Self::NoStore { .. } => "name the folder of a store with --cas DIR",
+            Self::InUse { .. } => {
+                "stop the executors (scale their pool to 0) and commands that use it, then try again"
+            }
+            Self::Stray { .. } => "see what it is, and move it out of the store's folder",
+            Self::Pin { .. } => "see what it is, move it out of the store's folder, and pin the object again",
+            Self::PinName(_) => "give a shorter name without control characters",
             Self::Abandoned => "see the error of the earlier write",
             Self::Io { .. } => {
                 "check that the folder is a writable local file system with hard links and flock"

@@ -8,11 +8,14 @@
 //! | get them back, verified | [`get`] |
 //! | collect files and folders | [`ingest`], [`tree`] |
 //! | have them as files and folders | [`materialise`] |
+//! | pin what must stay | [`pin`] |
+//! | look at a store as a whole | [`shelves`], [`examine`], [`stats`], [`audit`], [`bound`] |
+//! | remove what nothing needs | [`exclusive`], [`gc`] |
 //! | what went wrong | [`error`] |
 //!
 //! Promises, in order: no read ever returns bytes that do not have the digest asked for; what a receipt calls `strict`
 //! was synced; a put leaves either the whole object or nothing; no tenant learns of another's objects. Any number of
-//! processes may use one store. Nothing is ever removed: there is no garbage collection in this version.
+//! processes may use one store. Nothing is removed but by [`gc`], which has the store to itself.
 //!
 //! ```
 //! # fn main() -> Result<(), requiem_cas::StoreError> {
@@ -27,12 +30,20 @@
 //! # }
 //! ```
 
+pub mod audit;
+pub mod bound;
 pub mod durable;
 pub mod error;
+pub mod examine;
+pub mod exclusive;
+pub mod gc;
 pub mod get;
 pub mod ingest;
 pub mod materialise;
+pub mod pin;
 pub mod put;
+pub mod shelves;
+pub mod stats;
 pub mod store;
 pub mod tenant;
 pub mod tree;
@@ -44,11 +55,14 @@ mod stage;
 
 pub use durable::{Durability, Receipt};
 pub use error::{IngestError, StoreError};
+pub use exclusive::Exclusive;
 pub use get::BlobReader;
 pub use ingest::Ingested;
 pub use materialise::{How, Materialised};
 pub use object::RAW_FROM;
+pub use pin::Pin;
 pub use put::BlobWriter;
+pub use shelves::Shelves;
 pub use store::{Store, TenantStore};
 pub use tenant::Tenant;
 pub use tree::{Entry, Manifest, ManifestError, Node, TreeLimits};

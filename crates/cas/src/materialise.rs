@@ -39,7 +39,7 @@ const LOCKS: usize = 64;
 /// A file or folder with the content of an object, read-only by convention and by mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Materialised {
-    /// Where it is. Valid as long as the store is: nothing is removed in this version.
+    /// Where it is. Valid as long as the store is open: that keeps garbage collection out.
     pub path: PathBuf,
     /// How it came there.
     pub how: How,

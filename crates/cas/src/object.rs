@@ -31,7 +31,7 @@ const PROBE_FROM: usize = 256 * 1024;
 const PROBE: usize = 64 * 1024;
 
 /// How the bytes are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Encoding {
     Raw,
     Zstd,
@@ -54,7 +54,7 @@ thread_local! {
 // === impl Encoding ===
 
 impl Encoding {
-    const fn suffix(self) -> &'static str {
+    pub(crate) const fn suffix(self) -> &'static str {
         match self {
             Self::Raw => "",
             Self::Zstd => ".zst",
@@ -222,7 +222,7 @@ fn read_whole(found: &Found) -> Result<Vec<u8>, StoreError> {
 
 /// The content size that a frame states, if it is one that we would have written: a forged header must not make us
 /// reserve memory.
-fn frame_content(frame: &[u8]) -> Result<usize, &'static str> {
+pub(crate) fn frame_content(frame: &[u8]) -> Result<usize, &'static str> {
     match zstd::zstd_safe::get_frame_content_size(frame) {
         Ok(Some(bytes)) if bytes < RAW_FROM => usize::try_from(bytes).map_err(|_| "its frame is too large"),
         Ok(Some(_)) => Err("its frame is too large"),

@@ -17,12 +17,13 @@ use std::fs::{self, FileTimes, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use requiem_model::digest::BlobDigest;
 
 use crate::durable::{Durability, Receipt};
 use crate::error::{At, StoreError};
+use crate::examine::changed;
 use crate::object::{CHUNK, Encoding, Found, RAW_FROM};
 use crate::session::TempFile;
 use crate::store::TenantStore;
@@ -30,6 +31,9 @@ use crate::store::TenantStore;
 /// Rounds of "it is there" and "it was bad and is gone" before giving up; two suffice unless somebody corrupts
 /// objects as fast as we write them.
 const MAX_ROUNDS: usize = 8;
+
+/// An object that was put so lately needs no note that it was put again.
+const FRESH: Duration = Duration::from_secs(600);
 
 const IN_MEMORY: usize = 16 * CHUNK;
 static ZEROS: [u8; CHUNK] = [0; CHUNK];
@@ -128,6 +132,7 @@ impl TenantStore {
             return Ok(None);
         }
         let Some(found) = self.find_good(digest, bytes)? else { return Ok(None) };
+        freshen(&found)?;
         let synced = self.inner.known.get(digest, found.meta.ino()) == Some(true);
         let durability = if synced { Durability::Strict } else { Durability::Volatile };
         let receipt = Receipt { digest: *digest, bytes, durability, deduplicated: true };
@@ -238,6 +243,16 @@ impl TenantStore {
             _ => Ok(()),
         }
     }
+}
+
+/// Notes that the object was put again, in the time of its inode's last change: [`crate::gc`] keeps what was put lately.
+fn freshen(found: &Found) -> Result<(), StoreError> {
+    let is_fresh = SystemTime::now().duration_since(changed(&found.meta)).is_ok_and(|age| age < FRESH);
+    if is_fresh {
+        return Ok(());
+    }
+    // The mode that it has: this changes nothing but that time.
+    found.file.set_permissions(found.meta.permissions()).at("set the mode of", &found.path)
 }
 
 /// Fixes mode and time: what is mounted in place looks the same on every host.

@@ -78,7 +78,7 @@ impl Session {
         Ok(TempFolder { path })
     }
 
-    fn next_path(&self) -> PathBuf {
+    pub(crate) fn next_path(&self) -> PathBuf {
         self.folder.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 }
@@ -104,12 +104,34 @@ impl Drop for TempFolder {
     }
 }
 
-/// Makes a private folder unless it is there.
+/// Makes a private folder unless it is there. A link to a folder is none: what is removed in `tmp` must be ours.
 pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_folder(path),
         other => other.at("make", path),
     }
+}
+
+/// Whether a folder of the store is a folder, and not a link to one elsewhere.
+pub(crate) fn check_folder(path: &Path) -> Result<(), StoreError> {
+    if path.symlink_metadata().at("examine", path)?.is_dir() {
+        Ok(())
+    } else {
+        Err(StoreError::Stray { path: path.to_owned(), why: "is not a folder" })
+    }
+}
+
+/// How many processes use the store. The caller holds the root's lock, so that none begins meanwhile.
+pub(crate) fn living(tmp: &Path) -> Result<usize, StoreError> {
+    let mut living = 0;
+    if tmp.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(living);
+    }
+    check_folder(tmp)?;
+    for entry in fs::read_dir(tmp).at("list", tmp)? {
+        living += usize::from(is_alive(&entry.at("list", tmp)?.path())?);
+    }
+    Ok(living)
 }
 
 fn remove_dead(tmp: &Path) -> Result<(), StoreError> {
@@ -126,10 +148,13 @@ fn remove_dead(tmp: &Path) -> Result<(), StoreError> {
 /// A folder without a lock file belongs to a process that ended between two steps under the root's lock.
 fn is_alive(folder: &Path) -> Result<bool, StoreError> {
     let path = folder.join("lock");
-    let lock = match File::open(&path) {
+    // A forged lock must neither lead elsewhere nor keep us waiting.
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let lock = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(false);
         }
+        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => return Ok(false),
         other => other.at("open", &path)?,
     };
     match lock.try_lock() {
@@ -151,7 +176,7 @@ fn random() -> u64 {
 }
 
 /// Removes a file or folder for good, read-only folders included. What cannot be removed is left to the next open.
-fn discard(path: &Path) {
+pub(crate) fn discard(path: &Path) {
     if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
         remove_quietly(make_removable(path).map_err(io::Error::from), path);
         remove_quietly(fs::remove_dir_all(path), path);

@@ -16,7 +16,7 @@ use requiem_model::digest::BlobDigest;
 use crate::durable::SyncState;
 use crate::error::{At, StoreError};
 use crate::materialise::Stamps;
-use crate::session::{Session, make_folder};
+use crate::session::{Session, check_folder, make_folder};
 use crate::tenant::Tenant;
 
 /// Content of the file `format`. Any other content is refused.
@@ -28,7 +28,7 @@ const MAX_KNOWN: usize = 1 << 16;
 /// An open store. Clones share everything; the session ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     tenants: Arc<Mutex<HashMap<Tenant, TenantStore>>>,
 }
 
@@ -88,6 +88,15 @@ impl Store {
         Ok(Self { shared, tenants: Arc::default() })
     }
 
+    /// As [`Store::open`] for a store that must be there already.
+    ///
+    /// # Errors
+    /// [`StoreError::NoStore`]; else as [`Store::open`].
+    pub fn open_existing(root: &Path) -> Result<Self, StoreError> {
+        check_existing(root)?;
+        Self::open(root)
+    }
+
     /// The objects of `tenant`, whose folder is made on first use.
     ///
     /// # Errors
@@ -98,7 +107,9 @@ impl Store {
             return Ok(open.clone());
         }
         let folder = self.shared.root.join("tenants").join(tenant.as_str());
-        if !folder.is_dir() {
+        if folder.symlink_metadata().is_ok() {
+            check_folder(&folder)?;
+        } else {
             make_tenant(&self.shared.session, &folder)?;
         }
         let inner = TenantInner {
@@ -241,8 +252,18 @@ fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
+/// A store is a folder with a file `format`; whether it is of this format is found out when it is opened.
+pub(crate) fn check_existing(root: &Path) -> Result<(), StoreError> {
+    match root.join("format").symlink_metadata() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(StoreError::NoStore { path: root.to_owned() })
+        }
+        other => other.map(drop).at("examine", &root.join("format")),
+    }
+}
+
 /// The caller holds the root's lock.
-fn check_format(root: &Path) -> Result<(), StoreError> {
+pub(crate) fn check_format(root: &Path) -> Result<(), StoreError> {
     let path = root.join("format");
     match fs::read_to_string(&path) {
         Ok(found) if found == FORMAT => Ok(()),

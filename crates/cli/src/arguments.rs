@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use requiem_model::{BlobDigest, RelPath};
 
+use crate::cas_arguments::{CasGc, CasInfo, CasLs, CasPin, CasStats, CasVerify};
 use crate::verdict::Requirement;
 
 /// Run commands in a sandbox that proves itself, store bytes by digest, verify proofs.
@@ -57,6 +58,19 @@ pub(crate) enum Cas {
     Put(CasPut),
     /// Get a blob or a folder by its digest.
     Get(CasGet),
+    /// List objects: digest, kind, size, stored size, tenant.
+    Ls(CasLs),
+    /// Say what the store knows of one object, and what names it.
+    Info(CasInfo),
+    /// Count objects and bytes.
+    Stats(CasStats),
+    /// Read objects again and hash them; exit code 1 if one is not what its name says.
+    Verify(CasVerify),
+    /// Say what nothing names any more, and with --delete remove it.
+    Gc(CasGc),
+    /// Keep objects from being collected.
+    #[command(subcommand)]
+    Pin(CasPin),
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use requiem_cas::gc::GcError;
 use requiem_cas::{IngestError, StoreError};
+use requiem_executor::retained::RetainedError;
 use requiem_model::Failure;
 use serde::Serialize;
 
@@ -13,7 +15,12 @@ pub(crate) enum ErrorKind {
     Finding,
     /// Input or environment cannot be used: exit code 2.
     Unusable,
+    /// Ctrl-C: the exit code that shells give to it.
+    Interrupted,
 }
+
+/// Exit code of a command that Ctrl-C ended: 128 and the number of SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// An error for people: what failed with which value, and the next step.
 #[derive(Debug, Clone, Serialize)]
@@ -48,6 +55,12 @@ impl CommandError {
         Self { kind: ErrorKind::Finding, ..Self::unusable(code, message, hint) }
     }
 
+    /// Ctrl-C ended it; `message` says how far it came.
+    pub(crate) fn interrupted(message: impl Into<String>) -> Self {
+        let hint = "run it again to begin anew";
+        Self { kind: ErrorKind::Interrupted, ..Self::unusable("Interrupted", message, hint) }
+    }
+
     /// A field of the request document is wrong.
     pub(crate) fn field(field: impl fmt::Display, why: impl fmt::Display, hint: impl Into<String>) -> Self {
         Self::unusable("InvalidRequest", format!("{field}: {why}"), hint)
@@ -63,12 +76,25 @@ impl CommandError {
         match self.kind {
             ErrorKind::Finding => 1,
             ErrorKind::Unusable => 2,
+            ErrorKind::Interrupted => INTERRUPTED,
         }
     }
 }
 
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
+        Self::unusable(error.code(), error.to_string(), error.hint())
+    }
+}
+
+impl From<GcError> for CommandError {
+    fn from(error: GcError) -> Self {
+        Self::unusable(error.code(), error.to_string(), error.hint())
+    }
+}
+
+impl From<RetainedError> for CommandError {
+    fn from(error: RetainedError) -> Self {
         Self::unusable(error.code(), error.to_string(), error.hint())
     }
 }

@@ -1,15 +1,19 @@
 //! `requiem`: run, store and verify without Kubernetes, and one command that asks a cluster.
 //!
 //! A command computes a [`Report`](report::Report) or a [`CommandError`](error::CommandError); only this file and
-//! `report` write to the terminal. Exit codes: 0 ok · 1 findings or a failed run · 2 unusable input or
-//! environment.
+//! `report` write to the terminal (and `meter`, the progress of long work). Exit codes: 0 ok · 1 findings or a failed run ·
+//! 2 unusable input or environment · 130 Ctrl-C.
 
 mod arguments;
+mod cas_arguments;
 mod cluster;
 mod commands;
 mod crypto;
 mod document;
 mod error;
+mod interrupt;
+mod meter;
+mod named;
 mod pairs;
 mod proof_input;
 mod proof_store;
@@ -33,5 +37,5 @@ fn main() -> ExitCode {
     if let Command::Runner = arguments.command {
         return requiem_sandbox::runner_main();
     }
-    report::finish(commands::run(&arguments.command), arguments.json)
+    report::finish(commands::run(&arguments.command, arguments.json), arguments.json)
 }

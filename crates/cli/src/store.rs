@@ -4,22 +4,69 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::SystemTime;
 
-use requiem_cas::{Store, StoreError, Tenant, TenantStore};
+use requiem_cas::{Shelves, Store, StoreError, Tenant, TenantStore};
 
 use crate::error::CommandError;
 
 /// Opens the tenant's part of the store at `given`, or at the default place.
 pub(crate) fn open(given: Option<&Path>, tenant: &str) -> Result<TenantStore, CommandError> {
-    let tenant = Tenant::parse(tenant).map_err(|error| match error {
+    let tenant = parse_tenant(tenant)?;
+    Ok(Store::open(&folder(given)?)?.tenant(&tenant)?)
+}
+
+/// The tenant of that name.
+pub(crate) fn parse_tenant(name: &str) -> Result<Tenant, CommandError> {
+    Tenant::parse(name).map_err(|error| match error {
         StoreError::Tenant(_) => CommandError::unusable(
             "Tenant",
             error.to_string(),
             "give the name of a Kubernetes namespace, or default",
         ),
         other => other.into(),
-    })?;
-    Ok(Store::open(&folder(given)?)?.tenant(&tenant)?)
+    })
+}
+
+/// A store to be looked at as a whole. It is open as long as this lives, which keeps garbage collection out.
+pub(crate) struct Looked {
+    pub(crate) folder: PathBuf,
+    pub(crate) store: Store,
+    pub(crate) shelves: Shelves,
+}
+
+/// Opens a store that is there; none is made.
+pub(crate) fn look(given: Option<&Path>) -> Result<Looked, CommandError> {
+    let folder = folder(given)?;
+    let store = Store::open_existing(&folder)?;
+    let shelves = store.shelves()?;
+    Ok(Looked { folder, store, shelves })
+}
+
+impl Looked {
+    /// The tenant of that name, or all.
+    pub(crate) fn tenants(&self, name: Option<&str>) -> Result<Vec<Tenant>, CommandError> {
+        let Some(name) = name else { return Ok(self.shelves.tenants().to_vec()) };
+        let tenant = parse_tenant(name)?;
+        if self.shelves.tenants().contains(&tenant) {
+            return Ok(vec![tenant]);
+        }
+        let message = format!("the store at {} has no tenant {tenant}", self.folder.display());
+        let hint = "leave --tenant out to see them all";
+        Err(CommandError::unusable("Tenant", message, hint))
+    }
+}
+
+/// Threads for work on the whole store.
+pub(crate) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A time as documents have it.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    requiem_proof::rfc3339_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The folder of the store.

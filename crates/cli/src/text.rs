@@ -32,6 +32,24 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     out
 }
 
+/// A number of bytes for people: exact below 10 KiB, else with one decimal.
+pub(crate) fn bytes(count: u64) -> String {
+    if count < 10 * 1024 {
+        return if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") };
+    }
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut tenths, mut unit) = (u128::from(count) * 10 / 1024, 0);
+    while tenths >= 10_240 && unit + 1 < units.len() {
+        (tenths, unit) = (tenths / 1024, unit + 1);
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, units[unit])
+}
+
+/// So many of something.
+pub(crate) fn count(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
 /// Indents every line by two spaces.
 pub(crate) fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
@@ -44,6 +62,21 @@ mod tests {
     #[test]
     fn nothing_steers_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\nc\u{202e}d\u{e9}"), "a\\u{1b}[2Jb\\nc\\u{202e}d\u{e9}");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let cases = [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (10_239, "10239 bytes"),
+            (10_240, "10.0 KiB"),
+            (1 << 20, "1.0 MiB"),
+            ((1 << 20) - 1, "1023.9 KiB"),
+            (3 * (1 << 30) / 2, "1.5 GiB"),
+            (u64::MAX, "15.9 EiB"),
+        ];
+        cases.into_iter().for_each(|(count, text)| assert_eq!(bytes(count), text));
     }
 
     #[test]

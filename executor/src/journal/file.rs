@@ -29,6 +29,15 @@ pub(crate) struct Opened {
     pub(crate) len: u64,
 }
 
+/// What a journal that nobody is to change says.
+#[derive(Debug)]
+pub struct Found {
+    /// Its attempts.
+    pub replay: Replay,
+    /// Whether every byte of it could be read.
+    pub is_clean: bool,
+}
+
 /// What a file says.
 struct Content {
     seed: Seed,
@@ -54,6 +63,15 @@ pub(crate) fn lock(dir: &Path) -> Result<File, JournalError> {
         }
     }
     Err(JournalError::Locked { path })
+}
+
+/// Reads the journal below `dir` and changes nothing; nothing if there is none.
+///
+/// # Errors
+/// The file is not ours, or the disk fails.
+pub fn read_only(dir: &Path) -> Result<Option<Found>, JournalError> {
+    let content = read(&dir.join(NAME))?;
+    Ok(content.map(|content| Found { is_clean: !content.torn && !content.damaged, replay: content.replay }))
 }
 
 /// Opens the journal, ends what has no end, and leaves out what is retired.

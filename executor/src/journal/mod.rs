@@ -28,6 +28,7 @@ use std::{io, thread};
 
 use requiem_model::CanonError;
 
+pub use file::{Found, read_only as read};
 pub use record::{Asked, AttemptKey, Content, InlineBlob, Record};
 pub use replay::{Logged, Phase, Replay, cancelled, lost};
 

@@ -51,6 +51,7 @@ pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
     let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
     let request = &original.verified.body.execution.request;
     let Ran { sealed, verified: again } = exec_run::execute_here(&objects, &identity, request)?;
+    exec_run::remember(arguments.store.cas.as_deref(), &identity, &sealed)?;
     keep(arguments, sealed, receipts)?;
     let differing = divergences(&original.verified.body.execution, &again.body.execution);
     let document = document(&original.verified, &again, &differing);

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use requiem_cas::TenantStore;
+use requiem_executor::archive::Archive;
 use requiem_executor::{Deps, Keep, execute, executor_claim};
 use requiem_model::ExecutionRequest;
 use requiem_model::attempt::{Identity, SealedAttempt};
@@ -45,6 +46,7 @@ fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError
     let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
     let request = document.request(&objects, base(&arguments.request))?;
     let Ran { sealed, verified } = execute_here(&objects, &identity, &request)?;
+    remember(arguments.store.cas.as_deref(), &identity, &sealed)?;
     if let Some(path) = &arguments.proof {
         let text = sealed.to_file().map_err(|error| store::encoding(&error))?;
         store::write(path, format!("{text}\n").as_bytes())?;
@@ -77,6 +79,14 @@ pub(crate) fn execute_here(
     let verified = believed(&sealed)?;
     let SealedAttempt { body, execution_root, bundle_root, .. } = sealed;
     Ok(Ran { sealed: Sealed { body, execution_root, bundle_root }, verified })
+}
+
+/// Keeps the bundle of a run in the store, so that garbage collection knows what it names.
+pub(crate) fn remember(cas: Option<&Path>, identity: &Identity, sealed: &Sealed) -> Result<(), CommandError> {
+    let folder = store::folder(cas)?;
+    Archive::new(&folder)
+        .keep_durably(&identity.namespace, sealed)
+        .map_err(|error| store::cannot("keep the bundle of the run in", &folder, &error))
 }
 
 /// Who asks: the tenant, and an id of the user's or of ours.

@@ -1,7 +1,13 @@
 //! One file per command.
 
+mod cas_gc;
 mod cas_get;
+mod cas_info;
+mod cas_ls;
+mod cas_pin;
 mod cas_put;
+mod cas_stats;
+mod cas_verify;
 mod digest;
 mod exec_apply;
 mod exec_replay;
@@ -17,13 +23,19 @@ use crate::arguments::{Cas, Command, Digest, Exec, Proof};
 use crate::error::CommandError;
 use crate::report::Report;
 
-/// Runs a command.
-pub(crate) fn run(command: &Command) -> Result<Report, CommandError> {
+/// Runs a command. Only one whose answer may be longer than memory wants to know beforehand whether it is to be `json`.
+pub(crate) fn run(command: &Command, json: bool) -> Result<Report, CommandError> {
     match command {
         Command::Exec(Exec::Run(arguments)) => exec_run::run(arguments),
         Command::Exec(Exec::Apply(arguments)) => exec_apply::run(arguments),
         Command::Cas(Cas::Put(arguments)) => cas_put::run(arguments),
         Command::Cas(Cas::Get(arguments)) => cas_get::run(arguments),
+        Command::Cas(Cas::Ls(arguments)) => cas_ls::run(arguments, json),
+        Command::Cas(Cas::Info(arguments)) => cas_info::run(arguments),
+        Command::Cas(Cas::Stats(arguments)) => cas_stats::run(arguments),
+        Command::Cas(Cas::Verify(arguments)) => cas_verify::run(arguments),
+        Command::Cas(Cas::Gc(arguments)) => cas_gc::run(arguments),
+        Command::Cas(Cas::Pin(arguments)) => cas_pin::run(arguments),
         Command::Exec(Exec::Replay(arguments)) => exec_replay::run(arguments),
         Command::Proof(Proof::Generate(arguments)) => proof_generate::run(arguments),
         Command::Proof(Proof::Prove(arguments)) => proof_prove::run(arguments),
