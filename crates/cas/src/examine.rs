@@ -323,6 +323,21 @@ impl Spot<'_> {
         Ok(content.map(|content| Manifest::decode(&content).ok()))
     }
 
+    /// As [`Spot::manifest`], but every byte of anything that is not too large for a manifest is verified, so that a damaged manifest is
+    /// not taken for a blob.
+    pub(crate) fn verified_manifest(&self) -> Result<Option<Option<Manifest>>, Damage> {
+        let Some((file, meta)) = self.open()? else { return Ok(None) };
+        let largest = MAX_MANIFEST_BYTES as u64;
+        if sizes(&file, &meta, self.item.encoding)?.plain > largest {
+            return Ok(Some(None));
+        }
+        let content = self.content(largest)?;
+        let decode = |content: Vec<u8>| {
+            content.starts_with(MANIFEST_BEGINS).then(|| Manifest::decode(&content).ok()).flatten()
+        };
+        Ok(content.map(decode))
+    }
+
     fn has(&self, found: BlobDigest) -> Result<(), Damage> {
         if found == self.item.digest { Ok(()) } else { Err(Damage::Digest(found)) }
     }

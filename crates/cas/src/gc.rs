@@ -409,7 +409,7 @@ impl Marks<'_> {
             return Err(GcError::Missing { tenant, digest, by });
         };
         self.live.insert((owner, digest));
-        if spot.manifest().map_err(damaged)?.flatten().is_some() {
+        if spot.verified_manifest().map_err(damaged)?.flatten().is_some() {
             return self.tree(owner, digest, Some(&by));
         }
         let Some(document) = spot.content(MAX_DOCUMENT).map_err(damaged)? else { return Ok(()) };
@@ -441,7 +441,7 @@ impl Marks<'_> {
                 continue;
             };
             self.live.insert((owner, digest));
-            let found = spot.manifest();
+            let found = spot.verified_manifest();
             let found = found.map_err(|damage| GcError::Damaged {
                 tenant: tenant.clone(),
                 digest,

@@ -132,7 +132,7 @@ impl TenantStore {
             return Ok(None);
         }
         let Some(found) = self.find_good(digest, bytes)? else { return Ok(None) };
-        freshen(&found)?;
+        freshen(&found, FRESH)?;
         let synced = self.inner.known.get(digest, found.meta.ino()) == Some(true);
         let durability = if synced { Durability::Strict } else { Durability::Volatile };
         let receipt = Receipt { digest: *digest, bytes, durability, deduplicated: true };
@@ -246,8 +246,8 @@ impl TenantStore {
 }
 
 /// Notes that the object was put again, in the time of its inode's last change: [`crate::gc`] keeps what was put lately.
-fn freshen(found: &Found) -> Result<(), StoreError> {
-    let is_fresh = SystemTime::now().duration_since(changed(&found.meta)).is_ok_and(|age| age < FRESH);
+fn freshen(found: &Found, fresh: Duration) -> Result<(), StoreError> {
+    let is_fresh = SystemTime::now().duration_since(changed(&found.meta)).is_ok_and(|age| age < fresh);
     if is_fresh {
         return Ok(());
     }
@@ -364,5 +364,34 @@ impl Spill {
             return Ok(receipt);
         }
         tenant.publish(&self.temp, &digest, self.bytes, Encoding::Raw, wish)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{Store, Tenant};
+
+    #[test]
+    fn putting_an_old_object_again_is_noted_in_its_inode_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap().tenant(&Tenant::default()).unwrap();
+        let digest = store.put_bytes(b"again", Durability::Volatile).unwrap().digest;
+        let found = || store.find(&digest).unwrap().unwrap();
+        let before = found().meta;
+        // A kept note would be made with the next tick of the file system's clock, which this waits for.
+        let begin = Instant::now();
+        while changed(&found().meta) == changed(&before) && begin.elapsed() < Duration::from_secs(10) {
+            freshen(&found(), Duration::ZERO).unwrap();
+        }
+        let after = found().meta;
+        let same =
+            |meta: &fs::Metadata| (meta.ino(), meta.mode(), meta.len(), meta.mtime(), meta.mtime_nsec());
+        assert_eq!(same(&after), same(&before));
+        assert!(changed(&after) > changed(&before));
+        freshen(&found(), FRESH).unwrap();
+        assert_eq!(changed(&found().meta), changed(&after), "noted again within ten minutes");
     }
 }

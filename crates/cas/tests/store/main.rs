@@ -10,12 +10,15 @@
 
 mod common;
 
+mod audit;
 mod basics;
 mod concurrent;
 mod corrupt;
 mod crash;
 mod full;
+mod gc;
 mod hostile;
 mod materialise;
+mod pins;
 mod syncs;
 mod trees;
