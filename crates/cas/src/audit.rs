@@ -203,7 +203,8 @@ impl Run<'_> {
     }
 
     fn judge(&self, audit: &mut Audit, owner: usize, spot: &Spot<'_>, threads: usize) {
-        match spot.check(threads) {
+        match spot.check(threads, self.stop) {
+            Ok(None) if self.stop.load(Ordering::Relaxed) => return,
             Ok(None) => {
                 audit.gone += 1;
                 return;

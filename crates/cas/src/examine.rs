@@ -265,8 +265,9 @@ impl Spot<'_> {
         if meta.is_file() { Ok(Some((file, meta))) } else { Err(Damage::NotAFile) }
     }
 
-    /// Reads and hashes everything; gives back the sizes that were found. Files of a segment and more are read by `threads`.
-    pub(crate) fn check(&self, threads: usize) -> Result<Option<Sizes>, Damage> {
+    /// Reads and hashes everything; gives back the sizes that were found. Nothing if the object is gone, or if `stop` was set
+    /// meanwhile. Larger files than a segment are read by `threads` if they are several.
+    pub(crate) fn check(&self, threads: usize, stop: &AtomicBool) -> Result<Option<Sizes>, Damage> {
         let Some((file, meta)) = self.open()? else { return Ok(None) };
         let stored = meta.len();
         let (found, plain) = match self.item.encoding {
@@ -274,7 +275,10 @@ impl Spot<'_> {
                 buffers.decompress(&file, &meta)?;
                 Ok::<_, Damage>((BlobDigest::of(&buffers.content), buffers.content.len() as u64))
             })?,
-            Encoding::Raw if threads > 1 && stored > SEGMENT => (hash_wide(&file, stored, threads)?, stored),
+            Encoding::Raw if stored > SEGMENT => match hash_wide(&file, stored, threads, stop)? {
+                Some(found) => (found, stored),
+                None => return Ok(None),
+            },
             Encoding::Raw => {
                 (BUFFERS.with_borrow_mut(|buffers| hash_from(&file, &mut buffers.bite))?, stored)
             }
@@ -428,10 +432,10 @@ fn hash_from(file: &File, bite: &mut Vec<u8>) -> io::Result<BlobDigest> {
 }
 
 /// BLAKE3 of a file of `bytes` bytes by several threads: each hashes segments, which are subtrees of BLAKE3's tree, and their
-/// parents are made at the end.
+/// parents are made at the end. Nothing if `stop` was set before the end.
 ///
 /// Source: the BLAKE3 paper, section 2.1 (the shape of the tree).
-fn hash_wide(file: &File, bytes: u64, threads: usize) -> io::Result<BlobDigest> {
+fn hash_wide(file: &File, bytes: u64, threads: usize, stop: &AtomicBool) -> io::Result<Option<BlobDigest>> {
     let segments = bytes.div_ceil(SEGMENT);
     let next = AtomicUsize::new(0);
     let work = || {
@@ -439,23 +443,30 @@ fn hash_wide(file: &File, bytes: u64, threads: usize) -> io::Result<BlobDigest> 
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let begin = number as u64 * SEGMENT;
-            if begin >= bytes {
+            if begin >= bytes || stop.load(Ordering::Relaxed) {
                 return Ok(done);
             }
             done.push((number, segment(file, begin, bytes.min(begin + SEGMENT), &mut bite)?));
         }
     };
-    let parts: io::Result<Vec<Vec<(usize, ChainingValue)>>> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().map(joined).collect()
-    });
-    let mut values: Vec<(usize, ChainingValue)> = parts?.into_iter().flatten().collect();
+    type Part = io::Result<Vec<(usize, ChainingValue)>>;
+    let parts: Vec<Part> = if threads > 1 {
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(joined).collect()
+        })
+    } else {
+        vec![work()]
+    };
+    let mut values = parts.into_iter().collect::<io::Result<Vec<_>>>()?.concat();
+    if (values.len() as u64) < segments {
+        return Ok(None);
+    }
     values.sort_unstable_by_key(|(number, _)| *number);
-    debug_assert_eq!(values.len() as u64, segments, "every segment is hashed once");
     let values: Vec<ChainingValue> = values.into_iter().map(|(_, value)| value).collect();
     let (left, right) = values.split_at(left_of(values.len()));
     let root = merge_subtrees_root(&subtree(left), &subtree(right), Mode::Hash);
-    Ok(BlobDigest::from_bytes(*root.as_bytes()))
+    Ok(Some(BlobDigest::from_bytes(*root.as_bytes())))
 }
 
 fn segment(file: &File, begin: u64, end: u64, bite: &mut [u8]) -> io::Result<ChainingValue> {
@@ -522,12 +533,18 @@ mod tests {
             file.rewind().unwrap();
             file.write_all(&content[..length]).unwrap();
             for threads in [1, 2, 5] {
-                let found = hash_wide(&file, length as u64, threads).unwrap();
-                assert_eq!(found, BlobDigest::of(&content[..length]), "{length} bytes, {threads} threads");
+                let found = hash_wide(&file, length as u64, threads, &AtomicBool::new(false)).unwrap();
+                assert_eq!(
+                    found,
+                    Some(BlobDigest::of(&content[..length])),
+                    "{length} bytes, {threads} threads"
+                );
             }
         }
         assert_eq!(hash_from(&file, &mut Vec::new()).unwrap(), BlobDigest::of(&content));
-        assert!(hash_wide(&file, content.len() as u64 + 1, 2).is_err(), "a file that shrank");
+        let shrunk = hash_wide(&file, content.len() as u64 + 1, 2, &AtomicBool::new(false));
+        assert!(shrunk.is_err(), "a file that shrank");
+        assert_eq!(hash_wide(&file, content.len() as u64, 2, &AtomicBool::new(true)).unwrap(), None);
     }
 
     #[test]
