@@ -80,13 +80,13 @@ pub enum GcError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A tree or pinned object cannot be read, so what it names is not known.
-    #[error("{digest} of tenant {tenant}, which {by} names, is damaged: {damage}")]
+    #[error("{digest} of tenant {tenant}, kept for {by}, is damaged: {damage}")]
     Damaged {
         /// Whose.
         tenant: Tenant,
         /// Which.
         digest: BlobDigest,
-        /// What names it.
+        /// What keeps it.
         by: String,
         /// What is wrong with it.
         damage: Damage,
@@ -479,7 +479,7 @@ impl Marks<'_> {
             let is_tree = found.map_err(|damage| GcError::Damaged {
                 tenant: tenant.clone(),
                 digest: item.digest,
-                by: "nobody yet (it was put lately)".to_owned(),
+                by: "having been put lately".to_owned(),
                 damage,
             })?;
             if is_tree.flatten().is_some() {

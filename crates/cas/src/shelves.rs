@@ -226,9 +226,17 @@ impl Shelf {
         &self.tenant
     }
 
-    /// The objects, in order of their digests.
+    /// The files of objects, in order of their digests.
     pub fn items(&self) -> &[Item] {
         &self.items
+    }
+
+    /// The objects, in order of their digests: of one that has both names, the form that is read.
+    pub fn objects(&self) -> impl Iterator<Item = Item> {
+        let next = self.items.iter().skip(1).map(Some).chain([None]);
+        // The compressed form is the later one.
+        let pairs = self.items.iter().zip(next);
+        pairs.filter(|(item, next)| next.is_none_or(|next| next.digest != item.digest)).map(|(item, _)| *item)
     }
 
     /// What is no object.

@@ -348,10 +348,22 @@ fn whoever_opens_meanwhile_waits() {
     let mut child = again("gc::whoever_opens_meanwhile_waits", &root.to_string_lossy()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     assert_eq!(said.next().unwrap().unwrap(), "OPENING");
+    while !waits_for_a_lock(child.id()) {
+        assert!(child.try_wait().unwrap().is_none(), "it did not wait");
+    }
     fs::write(folder.path().join("released"), "").unwrap();
     drop(alone);
     assert_eq!(said.next().unwrap().unwrap(), "AFTER");
     assert!(child.wait().unwrap().success());
+}
+
+/// Whether the kernel has the process wait for a lock, see proc_locks(5).
+fn waits_for_a_lock(process: u32) -> bool {
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    let id = process.to_string();
+    locks
+        .lines()
+        .any(|line| line.contains(" -> FLOCK ") && line.split_ascii_whitespace().any(|word| word == id))
 }
 
 #[test]
@@ -527,24 +539,36 @@ fn await_line(child: &mut Child, expected: &str) {
     assert_eq!(line.trim_end(), expected);
 }
 
+fn put_blob(store: &TenantStore, seed: u64) -> BlobDigest {
+    store.put_bytes(&noise(seed, 2000), Volatile).unwrap().digest
+}
+
+fn blob_of(store: &TenantStore, seed: u64) -> Node {
+    Node::Blob { digest: put_blob(store, seed), bytes: 2000, executable: false }
+}
+
+/// A tree that nothing names.
+fn put_lost(store: &TenantStore) -> BlobDigest {
+    put_tree(store, [1, 5, 6].map(|seed| blob_of(store, seed)).to_vec())
+}
+
 /// A pinned tree in two folders, one of them materialised, a root, and garbage of every kind.
 fn crash_store(folder: &Path, garbage: u64) -> (BTreeSet<BlobDigest>, BlobDigest, BlobDigest) {
     let store = open(folder);
-    let content = |seed| noise(seed, 2000);
-    let put = |seed| store.put_bytes(&content(seed), Volatile).unwrap().digest;
-    let blob = |seed| Node::Blob { digest: put(seed), bytes: 2000, executable: false };
+    let put = |seed| put_blob(&store, seed);
+    let blob = |seed| blob_of(&store, seed);
     let below = put_tree(&store, vec![blob(1), blob(2)]);
     let kept = put_tree(&store, vec![blob(3), Node::Tree { digest: tree_digest(&below) }]);
     let named = put(4);
     store.pin(&kept, Some("kept"), NOW).unwrap();
     store.materialise_tree(&tree_digest(&kept)).unwrap();
-    let lost = put_tree(&store, vec![blob(1), blob(5), blob(6)]);
-    store.materialise_tree(&tree_digest(&lost)).unwrap();
+    store.materialise_tree(&tree_digest(&put_lost(&store))).unwrap();
     store.materialise_blob(&put(7), true).unwrap();
     for seed in 100..100 + garbage {
         put(seed);
     }
-    let stays = [below, kept, named].into_iter().chain([1, 2, 3].map(|seed| BlobDigest::of(&content(seed))));
+    let stays =
+        [below, kept, named].into_iter().chain([1, 2, 3].map(|seed| BlobDigest::of(&noise(seed, 2000))));
     (stays.collect(), kept, named)
 }
 
@@ -557,6 +581,7 @@ fn sound_after_kill(folder: &Path, stays: &BTreeSet<BlobDigest>, kept: &BlobDige
     store.materialise_tree(&tree_digest(kept)).unwrap();
     store.get_bytes(named, 2000).unwrap();
     assert_eq!(store.pins().unwrap().len(), 1);
+    store.materialise_tree(&tree_digest(&put_lost(&store))).unwrap();
     assert_eq!(quarantined(folder), 0, "a half-removed copy was taken for a corrupt one");
     drop(store);
     collect(folder, &[root(Object::Blob(*named))], far());

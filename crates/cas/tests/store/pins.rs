@@ -83,15 +83,18 @@ fn what_is_no_pin_is_refused_and_not_passed_over() {
 
 #[test]
 fn a_pin_that_was_not_synced_is_not_claimed() {
-    let folder = Folder::new();
-    let store = folder.store();
-    let digest = store.put_bytes(b"keep", Volatile).unwrap().digest;
-    let outcome = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            intercept(&[libc::SYS_fsync, libc::SYS_fdatasync], SeccompAction::Errno(libc::EIO as u32));
-            store.pin(&digest, None, NOW)
+    // Its content, and its name.
+    for syscall in [libc::SYS_fdatasync, libc::SYS_fsync] {
+        let folder = Folder::new();
+        let store = folder.store();
+        let digest = store.put_bytes(b"keep", Volatile).unwrap().digest;
+        let outcome = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                intercept(&[syscall], SeccompAction::Errno(libc::EIO as u32));
+                store.pin(&digest, None, NOW)
+            });
+            thread.join().unwrap()
         });
-        thread.join().unwrap()
-    });
-    assert_eq!(outcome.unwrap_err().code(), "SyncFailed");
+        assert_eq!(outcome.unwrap_err().code(), "SyncFailed");
+    }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::cas_arguments::CasInfo;
 use crate::error::CommandError;
+use crate::meter;
 use crate::named::objects_of;
 use crate::report::Report;
 use crate::store::{self, Looked, rfc3339};
@@ -120,7 +121,9 @@ fn references(
         }
         Err(error) => unknown.push(error.to_string()),
     }
-    let (trees, unread) = looked.shelves.trees_naming(tenant, digest, store::threads())?;
+    let reading = || "reading folder manifests".to_owned();
+    let (trees, unread) =
+        meter::during(&reading, || looked.shelves.trees_naming(tenant, digest, store::threads()))?;
     found.trees = trees;
     if unread > 0 {
         unknown.push(format!("{} cannot be read", count(unread, "object", "objects")));

@@ -34,8 +34,8 @@ pub(crate) fn run(arguments: &CasLs, json: bool) -> Result<Report, CommandError>
             for byte in 0..=u8::MAX {
                 let shelf =
                     looked.shelves.shelf(tenant, byte).map_err(|error| Ended::Failed(error.into()))?;
-                for item in shelf.items() {
-                    if let Some(row) = Row::of(tenant.as_str(), item.digest(), shelf.look(*item)) {
+                for item in shelf.objects() {
+                    if let Some(row) = Row::of(tenant.as_str(), item.digest(), shelf.look(item)) {
                         out.row(&row)?;
                     }
                 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::cas_arguments::CasStats;
 use crate::error::CommandError;
 use crate::report::Report;
-use crate::store;
 use crate::text::{bytes, count, printable, table};
+use crate::{meter, store};
 
 /// What was counted.
 #[derive(Serialize)]
@@ -57,7 +57,8 @@ pub(crate) struct Unknown {
 pub(crate) fn run(arguments: &CasStats) -> Result<Report, CommandError> {
     let looked = store::look(arguments.store.cas.as_deref())?;
     let tenants = looked.tenants(arguments.tenant.as_deref())?;
-    let stats = looked.shelves.stats(&tenants, arguments.top, store::threads())?;
+    let counting = || "counting".to_owned();
+    let stats = meter::during(&counting, || looked.shelves.stats(&tenants, arguments.top, store::threads()))?;
     let counted = Counted::of(stats, &tenants, looked.shelves.strays());
     Ok(Report::new(&counted, text(&counted), counted.ok))
 }
