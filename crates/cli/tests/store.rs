@@ -550,9 +550,12 @@ fn what_an_executor_leaves_is_kept() {
     assert_eq!(document["missing"][0]["digest"], BlobDigest::of(b"output").to_string());
 }
 
+/// The code that something leads to, and how it is done to a store.
+type Spoiler<'a> = (&'static str, &'a dyn Fn(&Desk));
+
 #[test]
 fn what_cannot_be_understood_stops_it_before_anything_goes() {
-    let spoilers: [(&str, &dyn Fn(&Desk)); 9] = [
+    let spoilers: [Spoiler<'_>; 9] = [
         ("UnknownEntry", &|desk| drop(desk.write("store/notes.txt", ""))),
         ("UnknownEntry", &|desk| drop(desk.write("store/journal/notes.txt", ""))),
         ("UnknownEntry", &|desk| drop(desk.write("store/proofs/notes.txt", ""))),

@@ -166,10 +166,9 @@ fn figures_are_those_of_the_folders() {
         shelves.stats(shelves.tenants(), 5, 2).unwrap()
     };
     assert_eq!((empty.objects, empty.plain_bytes, empty.stored_bytes, empty.largest.len()), (0, 0, 0, 0));
-    let contents: Vec<Vec<u8>> = (0..40)
-        .map(|seed| noise(seed, 10 + seed as usize))
-        .chain((40..60).map(|seed| text(seed, 1000 + seed as usize)))
-        .collect();
+    let small = (0..40usize).map(|number| noise(number as u64, 10 + number));
+    let contents: Vec<Vec<u8>> =
+        small.chain((40..60usize).map(|number| text(number as u64, 1000 + number))).collect();
     for content in &contents {
         store.put_bytes(content, Volatile).unwrap();
     }
@@ -189,8 +188,9 @@ fn figures_are_those_of_the_folders() {
     assert_eq!((stats.plain_bytes, stats.stored_bytes), (plain as u64, stored));
     assert_eq!((stats.copies, stats.pins, stats.quarantined, stats.quarantined_bytes), (1, 1, 1, 7));
     let largest: Vec<_> = stats.largest.iter().map(|object| (object.sizes.plain, object.digest)).collect();
-    let expected: Vec<_> =
-        (0..3).map(|rank| (1059 - rank, BlobDigest::of(&contents[59 - rank as usize]))).collect();
+    let expected: Vec<_> = [(1059, 59), (1058, 58), (1057, 57)]
+        .map(|(bytes, number)| (bytes, BlobDigest::of(&contents[number])))
+        .to_vec();
     assert_eq!(largest, expected);
     assert!(stats.unreadable.is_empty() && stats.strays.is_empty());
 
