@@ -9,7 +9,7 @@ use crate::verdict::Requirement;
 
 /// Run commands in a sandbox that proves itself, store bytes by digest, verify proofs.
 ///
-/// Exit codes: 0 ok, 1 findings or a failed run, 2 unusable input or environment.
+/// Exit codes: 0 ok, 1 findings or a failed run, 2 unusable input or environment, 128 + N ended by signal N.
 #[derive(Debug, Parser)]
 #[command(name = "requiem", version, propagate_version = true)]
 pub(crate) struct Arguments {
@@ -132,6 +132,9 @@ pub(crate) struct ExecApply {
 pub(crate) struct CasPut {
     /// File or folder; - reads standard input.
     pub(crate) path: PathBuf,
+    /// Most bytes to take; beyond it nothing is kept.
+    #[arg(long, value_name = "N", default_value_t = 64 << 30)]
+    pub(crate) max_bytes: u64,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
     /// Whose objects: a Kubernetes namespace, or default.

@@ -13,6 +13,8 @@ pub(crate) enum ErrorKind {
     Finding,
     /// Input or environment cannot be used: exit code 2.
     Unusable,
+    /// A signal ended it: exit code 128 and its number.
+    Interrupted(u8),
 }
 
 /// An error for people: what failed with which value, and the next step.
@@ -48,6 +50,13 @@ impl CommandError {
         Self { kind: ErrorKind::Finding, ..Self::unusable(code, message, hint) }
     }
 
+    /// A signal ended the run; nothing of it is left.
+    pub(crate) fn interrupted(signal: u8) -> Self {
+        let message = format!("interrupted by signal {signal}; the run was ended and has no result");
+        let error = Self::unusable("Interrupted", message, "run it again");
+        Self { kind: ErrorKind::Interrupted(signal), ..error }
+    }
+
     /// A field of the request document is wrong.
     pub(crate) fn field(field: impl fmt::Display, why: impl fmt::Display, hint: impl Into<String>) -> Self {
         Self::unusable("InvalidRequest", format!("{field}: {why}"), hint)
@@ -63,6 +72,7 @@ impl CommandError {
         match self.kind {
             ErrorKind::Finding => 1,
             ErrorKind::Unusable => 2,
+            ErrorKind::Interrupted(signal) => 128_u8.saturating_add(signal),
         }
     }
 }

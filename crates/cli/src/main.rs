@@ -2,7 +2,7 @@
 //!
 //! A command computes a [`Report`](report::Report) or a [`CommandError`](error::CommandError); only this file and
 //! `report` write to the terminal. Exit codes: 0 ok · 1 findings or a failed run · 2 unusable input or
-//! environment.
+//! environment · 128 + N ended by signal N.
 
 mod arguments;
 mod cluster;
@@ -10,6 +10,7 @@ mod commands;
 mod crypto;
 mod document;
 mod error;
+mod interrupt;
 mod pairs;
 mod proof_input;
 mod proof_store;
@@ -29,7 +30,10 @@ use clap::Parser;
 use crate::arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return report::usage(&error, std::env::args_os().any(|argument| argument == "--json")),
+    };
     if let Command::Runner = arguments.command {
         return requiem_sandbox::runner_main();
     }

@@ -1,5 +1,7 @@
 //! Text for terminals.
 
+use std::path::Path;
+
 /// `text` on one line, with every character that could steer a terminal or reorder its line written as an escape.
 /// What a bundle or a request holds was written by others.
 pub(crate) fn printable(text: &str) -> String {
@@ -14,6 +16,11 @@ pub(crate) fn printable(text: &str) -> String {
         }
     }
     out
+}
+
+/// A path for reading: a byte that is not UTF-8 shows as U+FFFD, and nothing steers the terminal.
+pub(crate) fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
 }
 
 /// Rows under one another, columns as wide as their widest cell.

@@ -11,6 +11,7 @@ use crate::arguments::ExecReplay;
 use crate::commands::exec_run::{self, Ran};
 use crate::commands::proof_generate::read_result;
 use crate::error::CommandError;
+use crate::interrupt::Interrupt;
 use crate::proof_input::{self, Bundle};
 use crate::report::Report;
 use crate::result::{AppliedSandbox, ReportedConfidence};
@@ -39,6 +40,10 @@ struct Replayed {
 pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
     // While this process has one thread, as the name spaces demand.
     sandbox::enter()?;
+    let interrupt = Interrupt::watch()?;
+    for path in [&arguments.proof, &arguments.receipts].into_iter().flatten() {
+        store::check_writable(path)?;
+    }
     let original = original(arguments)?;
     let receipts = receipts(arguments, &original.verified)?;
     let identity = Identity {
@@ -50,7 +55,7 @@ pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
     };
     let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
     let request = &original.verified.body.execution.request;
-    let Ran { sealed, verified: again } = exec_run::execute_here(&objects, &identity, request)?;
+    let Ran { sealed, verified: again } = exec_run::execute_here(&objects, &identity, request, &interrupt)?;
     keep(arguments, sealed, receipts)?;
     let differing = divergences(&original.verified.body.execution, &again.body.execution);
     let document = document(&original.verified, &again, &differing);

@@ -14,6 +14,7 @@ use requiem_proof::{Expect, Sealed, Verified, verify};
 use crate::arguments::ExecRun;
 use crate::document::{Document, MAX_DOCUMENT_BYTES};
 use crate::error::CommandError;
+use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::result::{RunDocument, outcome_in_words};
 use crate::text::{indented, printable, table};
@@ -24,6 +25,9 @@ const SHOWN_LINES: usize = 40;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &ExecRun) -> Result<Report, CommandError> {
+    for path in [&arguments.out, &arguments.proof].into_iter().flatten() {
+        store::check_writable(path)?;
+    }
     let outcome = finished(arguments);
     let document = match &outcome {
         Ok((_, document)) => serde_json::to_string_pretty(document),
@@ -41,10 +45,11 @@ fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError
     let document = Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?)?;
     // While this process has one thread, as the name spaces demand.
     sandbox::enter()?;
+    let interrupt = Interrupt::watch()?;
     let identity = identity(&document)?;
     let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
     let request = document.request(&objects, base(&arguments.request))?;
-    let Ran { sealed, verified } = execute_here(&objects, &identity, &request)?;
+    let Ran { sealed, verified } = execute_here(&objects, &identity, &request, &interrupt)?;
     if let Some(path) = &arguments.proof {
         let text = sealed.to_file().map_err(|error| store::encoding(&error))?;
         store::write(path, format!("{text}\n").as_bytes())?;
@@ -66,6 +71,7 @@ pub(crate) fn execute_here(
     objects: &TenantStore,
     identity: &Identity,
     request: &ExecutionRequest,
+    interrupt: &Interrupt,
 ) -> Result<Ran, CommandError> {
     let runner = sandbox::start()?;
     let claim = executor_claim("requiem-cli").map_err(|error| {
@@ -73,7 +79,8 @@ pub(crate) fn execute_here(
         CommandError::unusable("Environment", message, "mount /proc")
     })?;
     let deps = Deps { store: objects, runner: &runner, claim: &claim, keep: Keep::Strict };
-    let sealed = execute(&deps, identity, request, &[], &sandbox::no_cancel()?)?.sealed;
+    let ran = execute(&deps, identity, request, &[], interrupt.cancel());
+    let sealed = ran.map_err(|failure| interrupt.explain(failure))?.sealed;
     let verified = believed(&sealed)?;
     let SealedAttempt { body, execution_root, bundle_root, .. } = sealed;
     Ok(Ran { sealed: Sealed { body, execution_root, bundle_root }, verified })

@@ -1,7 +1,5 @@
 //! `requiem health`: what this machine can do, by trying it.
 
-use std::path::PathBuf;
-
 use requiem_model::confidence::assess;
 use requiem_model::report::{SandboxReport, Status};
 use serde::Serialize;
@@ -21,7 +19,8 @@ struct Health {
     version: &'static str,
     kernel: String,
     arch: &'static str,
-    store: PathBuf,
+    /// For reading: a byte that is not UTF-8 shows as U+FFFD.
+    store: String,
     sandbox: AppliedSandbox,
     report: SandboxReport,
     determinism_confidence: ReportedConfidence,
@@ -41,7 +40,7 @@ pub(crate) fn run(arguments: &StoreArguments) -> Result<Report, CommandError> {
             .trim_end()
             .to_owned(),
         arch: std::env::consts::ARCH,
-        store: folder,
+        store: folder.to_string_lossy().into_owned(),
         sandbox: AppliedSandbox::from(&report),
         determinism_confidence: ReportedConfidence::from(&assess(&report)),
         report,
@@ -55,7 +54,7 @@ fn text(health: &Health) -> String {
         health.version,
         printable(&health.kernel),
         health.arch,
-        health.store.display(),
+        printable(&health.store),
         sandbox_line(&health.report),
         indented(&sandbox_rows(&health.report)),
         health.determinism_confidence.text(),

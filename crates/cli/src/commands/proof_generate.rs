@@ -12,6 +12,7 @@ use crate::error::CommandError;
 use crate::proof_input::{self, Bundle, refused};
 use crate::report::Report;
 use crate::result::RunDocument;
+use crate::text::shown;
 use crate::{proof_store, store};
 
 /// Largest result document, in bytes: two streams of which JSON may escape every byte, and a body.
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: &ProofGenerate) -> Result<Report, CommandError> {
         objects_in_store: objects,
     };
     let checked = objects.map_or(String::new(), |count| format!("; its {count} objects are in the store"));
-    let said = format!("wrote {}: bundle root {}{checked}", arguments.out.display(), verified.bundle_root);
+    let said = format!("wrote {}: bundle root {}{checked}", shown(&arguments.out), verified.bundle_root);
     Ok(Report::new(&generated, said, true))
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::arguments::ProofProve;
 use crate::error::CommandError;
 use crate::report::Report;
+use crate::text::shown;
 use crate::{proof_input, store};
 
 #[derive(Serialize)]
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: &ProofProve) -> Result<Report, CommandError> {
     };
     let said = format!(
         "wrote {}: {} bytes, {} + {} hashes up to bundle root {}",
-        arguments.out.display(),
+        shown(&arguments.out),
         text.len(),
         file.output.siblings.len(),
         file.execution.siblings.len(),

@@ -15,6 +15,7 @@ use crate::proof_input::{self, Bundle};
 use crate::report::Report;
 use crate::signer::{Signer, refused};
 use crate::store;
+use crate::text::shown;
 
 #[derive(Serialize)]
 struct SignedDocument {
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: &ProofSign) -> Result<Report, CommandError> {
     let said = format!(
         "signed by key {} of {}; {} signatures are about bundle root {}",
         signed.key_id,
-        arguments.signer.display(),
+        shown(&arguments.signer),
         bundle.signatures.len(),
         bundle.verified.bundle_root,
     );
