@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use requiem_model::{BlobDigest, RelPath};
 
 use crate::verdict::Requirement;
@@ -36,6 +36,12 @@ pub(crate) enum Command {
     Proof(Proof),
     /// Say what this machine can do: versions, sandbox layers by a real probe, the store.
     Health(StoreArguments),
+    /// Print the script with which a shell completes commands, options and files.
+    Completions(Completions),
+    /// Print a manual page, or write all of them.
+    Man(Man),
+    /// Say the version, the versions of all documents, and what this program was built with.
+    Version,
     /// Started by requiem itself.
     #[command(hide = true)]
     Runner,
@@ -265,6 +271,31 @@ pub(crate) struct ProofVerify {
     /// Exit with 1 unless it is so: integrity, signed[=N], sandbox=full, determinism=LEVEL, replayed[=N].
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     pub(crate) require: Vec<Requirement>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// For which shell.
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Of which command, like: exec run [default: requiem itself].
+    pub(crate) command: Vec<String>,
+    /// Write the pages of all commands into this folder.
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub(crate) out: Option<PathBuf>,
+    /// One page of Markdown about all commands, instead of pages for man.
+    #[arg(long, conflicts_with = "command")]
+    pub(crate) markdown: bool,
 }
 
 fn output_path(text: &str) -> Result<RelPath, String> {

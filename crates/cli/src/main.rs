@@ -15,6 +15,7 @@ mod pairs;
 mod proof_input;
 mod proof_store;
 mod proof_text;
+mod reference;
 mod report;
 mod result;
 mod sandbox;

@@ -33,6 +33,9 @@ fn generate(root: &Path) -> Result<()> {
     let mut command =
         cargo::command(&["run", "--quiet", "--package", "requiem-crds", "--bin", "crdgen", "--"]);
     process::run(command.arg(root))?;
+    let mut command =
+        cargo::command(&["run", "--quiet", "--package", "requiem-cli", "--bin", "requiem", "--"]);
+    process::run(command.args(["man", "--markdown", "--out"]).arg(root.join("docs/reference")))?;
     values::generate(root)
 }
 

@@ -2,16 +2,19 @@
 
 mod cas_get;
 mod cas_put;
+mod completions;
 mod digest;
 mod exec_apply;
 mod exec_replay;
 mod exec_run;
 mod health;
+mod man;
 mod proof_generate;
 mod proof_prove;
 mod proof_show;
 mod proof_sign;
 mod proof_verify;
+mod version;
 
 use crate::arguments::{Cas, Command, Digest, Exec, Proof};
 use crate::error::CommandError;
@@ -33,6 +36,9 @@ pub(crate) fn run(command: &Command) -> Result<Report, CommandError> {
         Command::Digest(Digest::Verify(arguments)) => digest::verify(arguments),
         Command::Proof(Proof::Verify(arguments)) => proof_verify::run(arguments),
         Command::Health(arguments) => health::run(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Man(arguments) => man::run(arguments),
+        Command::Version => version::run(),
         // Answered in main, before anything else is set up.
         Command::Runner => Ok(Report::silent()),
     }
