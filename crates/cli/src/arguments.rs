@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Completions(Completions),
     /// Print a manual page, or write all of them.
     Man(Man),
+    /// Print the JSON Schema of a document, or list the documents that have one.
+    Schema(SchemaArguments),
     /// Say the version, the versions of all documents, and what this program was built with.
     Version,
     /// Started by requiem itself.
@@ -296,6 +298,15 @@ pub(crate) struct Man {
     /// One page of Markdown about all commands, instead of pages for man.
     #[arg(long, conflicts_with = "command")]
     pub(crate) markdown: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArguments {
+    /// Of which document, like: exec-run [default: list them].
+    pub(crate) name: Option<String>,
+    /// Write the schemas as files into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 fn output_path(text: &str) -> Result<RelPath, String> {

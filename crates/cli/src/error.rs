@@ -4,6 +4,7 @@ use std::fmt;
 
 use requiem_cas::{IngestError, StoreError};
 use requiem_model::Failure;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Which exit code an error has.
@@ -18,7 +19,7 @@ pub(crate) enum ErrorKind {
 }
 
 /// An error for people: what failed with which value, and the next step.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct CommandError {
     #[serde(skip)]
     pub(crate) kind: ErrorKind,
@@ -31,7 +32,7 @@ pub(crate) struct CommandError {
 }
 
 /// The document of a command that could not do its work.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Refusal<'a> {
     ok: bool,
     #[serde(flatten)]

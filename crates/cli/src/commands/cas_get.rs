@@ -10,19 +10,22 @@ use std::path::Path;
 
 use requiem_cas::{BlobReader, Node, TenantStore};
 use requiem_model::{BlobDigest, TreeDigest};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::CasGet;
 use crate::error::CommandError;
 use crate::report::{Report, no_stdout};
+use crate::schema;
 use crate::store::{self, CopyError, cannot, copy, copy_new};
 use crate::text::shown;
 
 /// What was written where.
-#[derive(Serialize)]
-struct Got<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Got<'a> {
     ok: bool,
     kind: &'static str,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
     /// For reading: a byte that is not UTF-8 shows as U+FFFD.
     path: Cow<'a, str>,

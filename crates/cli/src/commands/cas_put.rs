@@ -7,6 +7,7 @@ use std::path::Path;
 
 use requiem_cas::{Durability, Receipt, StoreError, TenantStore, TreeLimits};
 use requiem_model::result::OutputContent;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::CasPut;
@@ -15,8 +16,8 @@ use crate::report::Report;
 use crate::store::{self, cannot};
 
 /// What was put.
-#[derive(Serialize)]
-struct Put {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Put {
     ok: bool,
     kind: &'static str,
     digest: String,

@@ -2,14 +2,15 @@
 
 use clap::{Command, CommandFactory};
 use clap_complete::{Generator, shells};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{Arguments, Completions, Shell};
 use crate::error::CommandError;
 use crate::report::Report;
 
-#[derive(Serialize)]
-struct Script {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Script {
     ok: bool,
     script: String,
 }

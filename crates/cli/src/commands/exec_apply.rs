@@ -10,6 +10,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Client, ResourceExt};
 use requiem_crds::{Execution, ProofBundle};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::proof_verify::{self, Verdict};
@@ -26,8 +27,8 @@ use crate::verdict::Findings;
 const MAX_MANIFEST_BYTES: u64 = 2 * 1024 * 1024;
 
 /// The document of an Execution that has ended.
-#[derive(Serialize)]
-struct Ended<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Ended<'a> {
     ok: bool,
     result: &'a str,
     proof: Verdict<'a>,

@@ -5,6 +5,7 @@ use requiem_model::{BundleRoot, ExecutionRoot, RequestDigest};
 use requiem_proof::compare::{Divergence, divergences};
 use requiem_proof::replays::{MAX_REPLAYS_BYTES, Replays};
 use requiem_proof::{ProofFile, Sealed, Verified};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::ExecReplay;
@@ -15,21 +16,27 @@ use crate::interrupt::Interrupt;
 use crate::proof_input::{self, Bundle};
 use crate::report::Report;
 use crate::result::{AppliedSandbox, ReportedConfidence};
+use crate::schema;
 use crate::text::{printable, table};
 use crate::{sandbox, store};
 
 /// What came of it.
-#[derive(Serialize)]
-struct Replayed {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Replayed {
     ok: bool,
     agrees: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_divergence: Option<String>,
     divergences: Vec<String>,
+    #[schemars(schema_with = "schema::digest")]
     request_digest: RequestDigest,
+    #[schemars(schema_with = "schema::digest")]
     execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     bundle_root: BundleRoot,
+    #[schemars(schema_with = "schema::digest")]
     replay_execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     replay_bundle_root: BundleRoot,
     replay_uid: String,
     sandbox_applied: AppliedSandbox,

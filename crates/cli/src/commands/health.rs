@@ -2,6 +2,7 @@
 
 use requiem_model::confidence::assess;
 use requiem_model::report::{SandboxReport, Status};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::StoreArguments;
@@ -9,12 +10,13 @@ use crate::error::CommandError;
 use crate::proof_text::{sandbox_line, sandbox_rows};
 use crate::report::Report;
 use crate::result::{AppliedSandbox, ReportedConfidence};
+use crate::schema;
 use crate::text::{indented, printable};
 use crate::{sandbox, store};
 
 /// What was found.
-#[derive(Serialize)]
-struct Health {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Health {
     ok: bool,
     version: &'static str,
     kernel: String,
@@ -22,6 +24,7 @@ struct Health {
     /// For reading: a byte that is not UTF-8 shows as U+FFFD.
     store: String,
     sandbox: AppliedSandbox,
+    #[schemars(schema_with = "schema::report")]
     report: SandboxReport,
     determinism_confidence: ReportedConfidence,
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::{Command, CommandFactory};
 use clap_mangen::Man as Page;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{Arguments, Man};
@@ -17,15 +18,15 @@ use crate::{reference, store};
 const REFERENCE: &str = "cli.md";
 
 /// A page that was asked for.
-#[derive(Serialize)]
-struct Printed {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Printed {
     ok: bool,
     page: String,
 }
 
 /// Pages that were written.
-#[derive(Serialize)]
-struct Written {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Written {
     ok: bool,
     files: Vec<String>,
 }

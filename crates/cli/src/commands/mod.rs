@@ -14,6 +14,7 @@ mod proof_prove;
 mod proof_show;
 mod proof_sign;
 mod proof_verify;
+mod schema;
 mod version;
 
 use crate::arguments::{Cas, Command, Digest, Exec, Proof};
@@ -38,6 +39,7 @@ pub(crate) fn run(command: &Command) -> Result<Report, CommandError> {
         Command::Health(arguments) => health::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Man(arguments) => man::run(arguments),
+        Command::Schema(arguments) => schema::run(arguments),
         Command::Version => version::run(),
         // Answered in main, before anything else is set up.
         Command::Runner => Ok(Report::silent()),

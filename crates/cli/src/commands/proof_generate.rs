@@ -4,6 +4,7 @@
 use requiem_model::result::Stream;
 use requiem_model::{BlobDigest, BundleRoot, ExecutionRoot};
 use requiem_proof::{BundleBody, ProofFile, Sealed, seal};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,16 +13,19 @@ use crate::error::CommandError;
 use crate::proof_input::{self, Bundle, refused};
 use crate::report::Report;
 use crate::result::RunDocument;
+use crate::schema;
 use crate::text::shown;
 use crate::{proof_store, store};
 
 /// Largest result document, in bytes: two streams of which JSON may escape every byte, and a body.
 const MAX_RESULT_BYTES: u64 = 64 << 20;
 
-#[derive(Serialize)]
-struct Generated {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Generated {
     ok: bool,
+    #[schemars(schema_with = "schema::digest")]
     execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     bundle_root: BundleRoot,
     #[serde(skip_serializing_if = "Option::is_none")]
     objects_in_store: Option<u64>,

@@ -6,14 +6,16 @@ use std::fs::File;
 use requiem_model::BlobDigest;
 use requiem_model::confidence::FORMULA;
 use requiem_proof::{alone, replays, signer, trust};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::CommandError;
 use crate::report::Report;
+use crate::schema;
 use crate::text::table;
 
-#[derive(Serialize)]
-struct Version {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Version {
     ok: bool,
     version: &'static str,
     documents: Documents,
@@ -21,7 +23,7 @@ struct Version {
 }
 
 /// What is read and written, by its own version.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Documents {
     /// Kinds in a cluster.
     api: String,
@@ -43,7 +45,7 @@ struct Documents {
     confidence: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Build {
     /// For which machine.
     target: &'static str,
@@ -52,6 +54,7 @@ struct Build {
     /// Whether it was optimised, or built with checks for developers.
     profile: &'static str,
     /// BLAKE3 of the running program, as bundles name it.
+    #[schemars(schema_with = "schema::digest")]
     binary: BlobDigest,
 }
 
