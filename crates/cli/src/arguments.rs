@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// Put bytes into the store, and get them back.
     #[command(subcommand)]
     Cas(Cas),
+    /// Look at the sandbox of this machine.
+    #[command(subcommand)]
+    Sandbox(Sandbox),
     /// Compute and check digests of files, without a store.
     #[command(subcommand)]
     Digest(Digest),
@@ -53,6 +56,8 @@ pub(crate) enum Command {
 pub(crate) enum Exec {
     /// Run one request here, without Kubernetes.
     Run(ExecRun),
+    /// Say what a request would run, and what its determinism could reach; runs nothing.
+    Explain(ExecExplain),
     /// Create an Execution in a cluster, wait for its end, and verify its proof here.
     Apply(ExecApply),
     /// Run the request of a bundle once more, here, and say where the two differ.
@@ -65,6 +70,14 @@ pub(crate) enum Cas {
     Put(CasPut),
     /// Get a blob or a folder by its digest.
     Get(CasGet),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sandbox {
+    /// Try which layers this machine can enforce, by a real run of nothing.
+    Probe,
+    /// Say what a layer does, how it is proven, what it needs, and what this machine says.
+    Explain(SandboxExplain),
 }
 
 #[derive(Debug, Subcommand)]
@@ -110,6 +123,27 @@ pub(crate) struct ExecRun {
     pub(crate) proof: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecExplain {
+    /// Request document (JSON); - reads standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) request: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SandboxExplain {
+    /// Which layer, like: seccomp [default: list them].
+    pub(crate) layer: Option<String>,
+    /// One page of Markdown about all layers.
+    #[arg(long, conflicts_with = "layer")]
+    pub(crate) markdown: bool,
+    /// Write that page into this folder.
+    #[arg(long, value_name = "DIR", requires = "markdown")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

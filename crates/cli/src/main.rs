@@ -11,6 +11,7 @@ mod crypto;
 mod document;
 mod error;
 mod interrupt;
+mod layers;
 mod pairs;
 mod proof_input;
 mod proof_store;

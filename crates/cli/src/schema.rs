@@ -101,29 +101,32 @@ pub(crate) fn content(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// What was seen of each layer, and of each source of differences.
-pub(crate) fn report(_: &mut SchemaGenerator) -> Schema {
+/// What was seen of one layer.
+pub(crate) fn layer_report(_: &mut SchemaGenerator) -> Schema {
     let statuses =
         [Status::Enforced, Status::Partial, Status::Unsupported, Status::Delegated, Status::Disabled];
     json_schema!({
         "type": "object",
         "properties": {
-            "layers": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "layer": {"enum": names(&Layer::ALL)},
-                        "requested": {"enum": levels()},
-                        "status": {"enum": names(&statuses)},
-                        "mechanism": {"type": "string"},
-                        "scope": {"enum": ["processTree", "pod", "node"]},
-                        "evidence": {"enum": ["probe", "readback", "syscallReturn", "assertedByOuter", "none"]},
-                        "detail": {"type": "string"},
-                    },
-                    "required": ["layer", "requested", "status", "mechanism", "scope", "evidence"],
-                },
-            },
+            "layer": {"enum": names(&Layer::ALL)},
+            "requested": {"enum": levels()},
+            "status": {"enum": names(&statuses)},
+            "mechanism": {"type": "string"},
+            "scope": {"enum": ["processTree", "pod", "node"]},
+            "evidence": {"enum": ["probe", "readback", "syscallReturn", "assertedByOuter", "none"]},
+            "detail": {"type": "string"},
+        },
+        "required": ["layer", "requested", "status", "mechanism", "scope", "evidence"],
+    })
+}
+
+/// What was seen of each layer, and of each source of differences.
+pub(crate) fn report(generator: &mut SchemaGenerator) -> Schema {
+    let layer = layer_report(generator);
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "layers": {"type": "array", "items": layer},
             "sources": {
                 "type": "array",
                 "items": {
@@ -137,6 +140,15 @@ pub(crate) fn report(_: &mut SchemaGenerator) -> Schema {
             },
         },
         "required": ["layers", "sources"],
+    })
+}
+
+/// A request in the form that is digested.
+pub(crate) fn request(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "The canonical request, as bundles hold it: docs/format/proof.md.",
+        "type": "object",
+        "required": ["argv", "limits", "policy"],
     })
 }
 

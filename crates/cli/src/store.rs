@@ -11,15 +11,20 @@ use crate::error::CommandError;
 
 /// Opens the tenant's part of the store at `given`, or at the default place.
 pub(crate) fn open(given: Option<&Path>, tenant: &str) -> Result<TenantStore, CommandError> {
-    let tenant = Tenant::parse(tenant).map_err(|error| match error {
+    let tenant = check_tenant(tenant)?;
+    Ok(Store::open(&folder(given)?)?.tenant(&tenant)?)
+}
+
+/// The name of a tenant.
+pub(crate) fn check_tenant(tenant: &str) -> Result<Tenant, CommandError> {
+    Tenant::parse(tenant).map_err(|error| match error {
         StoreError::Tenant(_) => CommandError::unusable(
             "Tenant",
             error.to_string(),
             "give the name of a Kubernetes namespace, or default",
         ),
         other => other.into(),
-    })?;
-    Ok(Store::open(&folder(given)?)?.tenant(&tenant)?)
+    })
 }
 
 /// The folder of the store.

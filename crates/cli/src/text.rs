@@ -23,6 +23,12 @@ pub(crate) fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }
 
+/// What a unit variant is called in documents.
+pub(crate) fn word<T: serde::Serialize>(variant: &T) -> String {
+    let value = serde_json::to_value(variant).ok();
+    value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 /// Rows under one another, columns as wide as their widest cell.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: [usize; N] =

@@ -107,6 +107,11 @@ fn every_output_is_what_its_schema_says() {
     let written: Value = serde_json::from_str(&it.desk.read("result.json")).unwrap();
     assert_eq!(judge(&it.schemas["exec-run"], &written), None);
     it.check("exec-run", 1, &["exec", "run", "--request", "other.json"]);
+    it.check("exec-explain", 0, &["exec", "explain", "--request", "other.json"]);
+    let probed = it.desk.requiem(&["sandbox", "probe"]).code;
+    it.check("sandbox-probe", probed, &["sandbox", "probe"]);
+    it.check("sandbox-explain", 0, &["sandbox", "explain", "seccomp"]);
+    it.check("sandbox-explain", 0, &["sandbox", "explain"]);
     it.check("exec-replay", 0, &["exec", "replay", "--bundle", "proof.json", "--receipts", "receipts.json"]);
     let digest = it.check("cas-put", 0, &["cas", "put", "folder/file"])["digest"].clone();
     it.check("cas-put", 0, &["cas", "put", "folder"]);

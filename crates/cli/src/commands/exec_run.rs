@@ -12,7 +12,7 @@ use requiem_model::result::Stream;
 use requiem_proof::{Expect, Sealed, Verified, verify};
 
 use crate::arguments::ExecRun;
-use crate::document::{Document, MAX_DOCUMENT_BYTES};
+use crate::document::{Document, Keeper, MAX_DOCUMENT_BYTES};
 use crate::error::CommandError;
 use crate::interrupt::Interrupt;
 use crate::report::Report;
@@ -48,7 +48,7 @@ fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError
     let interrupt = Interrupt::watch()?;
     let identity = identity(&document)?;
     let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
-    let request = document.request(&objects, base(&arguments.request))?;
+    let request = document.request(&mut Keeper::Store(&objects), base(&arguments.request))?;
     let Ran { sealed, verified } = execute_here(&objects, &identity, &request, &interrupt)?;
     if let Some(path) = &arguments.proof {
         let text = sealed.to_file().map_err(|error| store::encoding(&error))?;
@@ -115,7 +115,7 @@ pub(crate) fn random_id() -> Result<String, CommandError> {
     Ok([group(0, 4), group(4, 6), group(6, 8), group(8, 10), group(10, 16)].join("-"))
 }
 
-fn base(request: &Path) -> &Path {
+pub(super) fn base(request: &Path) -> &Path {
     match request.parent() {
         Some(folder) if request != Path::new("-") && !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -5,6 +5,7 @@ mod cas_put;
 mod completions;
 mod digest;
 mod exec_apply;
+mod exec_explain;
 mod exec_replay;
 mod exec_run;
 mod health;
@@ -14,10 +15,12 @@ mod proof_prove;
 mod proof_show;
 mod proof_sign;
 mod proof_verify;
+mod sandbox_explain;
+mod sandbox_probe;
 mod schema;
 mod version;
 
-use crate::arguments::{Cas, Command, Digest, Exec, Proof};
+use crate::arguments::{Cas, Command, Digest, Exec, Proof, Sandbox};
 use crate::error::CommandError;
 use crate::report::Report;
 
@@ -25,6 +28,9 @@ use crate::report::Report;
 pub(crate) fn run(command: &Command) -> Result<Report, CommandError> {
     match command {
         Command::Exec(Exec::Run(arguments)) => exec_run::run(arguments),
+        Command::Exec(Exec::Explain(arguments)) => exec_explain::run(arguments),
+        Command::Sandbox(Sandbox::Probe) => sandbox_probe::run(),
+        Command::Sandbox(Sandbox::Explain(arguments)) => sandbox_explain::run(arguments),
         Command::Exec(Exec::Apply(arguments)) => exec_apply::run(arguments),
         Command::Cas(Cas::Put(arguments)) => cas_put::run(arguments),
         Command::Cas(Cas::Get(arguments)) => cas_get::run(arguments),

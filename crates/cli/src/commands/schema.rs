@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    cas_get, cas_put, completions, digest, exec_apply, exec_replay, health, man, proof_generate, proof_prove,
-    proof_show, proof_sign, proof_verify, version,
+    cas_get, cas_put, completions, digest, exec_apply, exec_explain, exec_replay, health, man,
+    proof_generate, proof_prove, proof_show, proof_sign, proof_verify, sandbox_explain, sandbox_probe,
+    version,
 };
 use crate::arguments::SchemaArguments;
 use crate::error::{CommandError, Refusal};
@@ -23,6 +24,7 @@ const DOCUMENTS: &[(&str, &str, fn() -> Schema)] = &[
     ("request", "what exec run reads", request_schema::schema),
     ("error", "what every command prints with --json when it cannot do its work", of::<Refusal<'_>>),
     ("exec-run", "the result of a run, also what exec run --out writes", of::<RunDocument>),
+    ("exec-explain", "what a request would run", of::<exec_explain::Explained>),
     ("exec-apply", "an Execution that has ended", of::<exec_apply::Ended<'_>>),
     ("exec-replay", "a run beside its replay", of::<exec_replay::Replayed>),
     ("cas-put", "what was put", of::<cas_put::Put>),
@@ -39,6 +41,12 @@ const DOCUMENTS: &[(&str, &str, fn() -> Schema)] = &[
         either::<proof_verify::Verdict<'_>, proof_verify::OutputVerdict<'_>>,
     ),
     ("health", "what this machine can do", of::<health::Health>),
+    ("sandbox-probe", "which layers this machine can enforce", of::<sandbox_probe::Probed>),
+    (
+        "sandbox-explain",
+        "what a layer does, or what all of them do",
+        either::<sandbox_explain::Explained, sandbox_explain::Listed>,
+    ),
     ("completions", "a script for a shell", of::<completions::Script>),
     ("man", "a page, or the files that were written", either::<man::Printed, man::Written>),
     ("schema", "the schemas, or the files that were written", either::<Schemas, Written>),
