@@ -37,8 +37,13 @@ pub(crate) enum Command {
     /// Judge proofs.
     #[command(subcommand)]
     Proof(Proof),
+    /// Compare runs.
+    #[command(subcommand)]
+    Drift(Drift),
     /// Say what this machine can do: versions, sandbox layers by a real probe, the store.
     Health(StoreArguments),
+    /// Look for what is wrong with this machine and its store, and say what to do.
+    Doctor(Doctor),
     /// Print the script with which a shell completes commands, options and files.
     Completions(Completions),
     /// Print a manual page, or write all of them.
@@ -78,6 +83,12 @@ pub(crate) enum Sandbox {
     Probe,
     /// Say what a layer does, how it is proven, what it needs, and what this machine says.
     Explain(SandboxExplain),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Drift {
+    /// Say in which items two runs, or two folders of them, differ.
+    Analyze(DriftAnalyze),
 }
 
 #[derive(Debug, Subcommand)]
@@ -307,6 +318,23 @@ pub(crate) struct ProofVerify {
     /// Exit with 1 unless it is so: integrity, signed[=N], sandbox=full, determinism=LEVEL, replayed[=N].
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     pub(crate) require: Vec<Requirement>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    /// How many objects of the store to read, chosen at random.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) sample: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DriftAnalyze {
+    /// A result of `exec run --out`, a proof file, a ProofBundle, or a folder of such files.
+    pub(crate) a: PathBuf,
+    /// The same, to compare it with.
+    pub(crate) b: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -106,7 +106,7 @@ fn every_output_is_what_its_schema_says() {
     it.check("exec-run", 1, &run);
     let written: Value = serde_json::from_str(&it.desk.read("result.json")).unwrap();
     assert_eq!(judge(&it.schemas["exec-run"], &written), None);
-    it.check("exec-run", 1, &["exec", "run", "--request", "other.json"]);
+    it.check("exec-run", 1, &["exec", "run", "--request", "other.json", "--out", "killed.json"]);
     it.check("exec-explain", 0, &["exec", "explain", "--request", "other.json"]);
     let probed = it.desk.requiem(&["sandbox", "probe"]).code;
     it.check("sandbox-probe", probed, &["sandbox", "probe"]);
@@ -125,6 +125,16 @@ fn every_output_is_what_its_schema_says() {
     it.check("proof-verify", 0, &["proof", "verify", "one.json"]);
     let healthy = it.desk.requiem(&["health"]).code;
     it.check("health", healthy, &["health"]);
+    it.check("drift-analyze", 0, &["drift", "analyze", "result.json", "proof.json"]);
+    it.check("drift-analyze", 1, &["drift", "analyze", "result.json", "killed.json"]);
+    let well = it.desk.requiem(&["doctor"]).code;
+    it.check("doctor", well, &["doctor"]);
+    std::fs::set_permissions(
+        it.desk.path("data/requiem/cas"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o777),
+    )
+    .unwrap();
+    it.check("doctor", 1, &["doctor"]);
     it.check("completions", 0, &["completions", "fish"]);
     it.check("man", 0, &["man"]);
     it.check("man", 0, &["man", "--out", "pages"]);

@@ -1,7 +1,5 @@
 //! `requiem exec run`: the same steps as the executor's, on this machine and without Kubernetes.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use requiem_cas::TenantStore;
@@ -18,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::result::{RunDocument, outcome_in_words};
 use crate::text::{indented, printable, table};
-use crate::{sandbox, store};
+use crate::{random, sandbox, store};
 
 /// Lines of each stream that people are shown.
 const SHOWN_LINES: usize = 40;
@@ -103,11 +101,7 @@ fn identity(document: &Document) -> Result<Identity, CommandError> {
 
 /// A random id of the shape of a UUID, version 4.
 pub(crate) fn random_id() -> Result<String, CommandError> {
-    let mut bytes = [0u8; 16];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(|error| {
-        let message = format!("cannot make a request_id: {error}");
-        CommandError::unusable("Environment", message, "give a request_id in the request")
-    })?;
+    let mut bytes: [u8; 16] = random::bytes()?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

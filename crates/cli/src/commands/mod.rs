@@ -4,6 +4,8 @@ mod cas_get;
 mod cas_put;
 mod completions;
 mod digest;
+mod doctor;
+mod drift_analyze;
 mod exec_apply;
 mod exec_explain;
 mod exec_replay;
@@ -20,7 +22,7 @@ mod sandbox_probe;
 mod schema;
 mod version;
 
-use crate::arguments::{Cas, Command, Digest, Exec, Proof, Sandbox};
+use crate::arguments::{Cas, Command, Digest, Drift, Exec, Proof, Sandbox};
 use crate::error::CommandError;
 use crate::report::Report;
 
@@ -43,6 +45,8 @@ pub(crate) fn run(command: &Command) -> Result<Report, CommandError> {
         Command::Digest(Digest::Verify(arguments)) => digest::verify(arguments),
         Command::Proof(Proof::Verify(arguments)) => proof_verify::run(arguments),
         Command::Health(arguments) => health::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Drift(Drift::Analyze(arguments)) => drift_analyze::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Man(arguments) => man::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),

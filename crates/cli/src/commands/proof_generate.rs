@@ -18,7 +18,7 @@ use crate::text::shown;
 use crate::{proof_store, store};
 
 /// Largest result document, in bytes: two streams of which JSON may escape every byte, and a body.
-const MAX_RESULT_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_RESULT_BYTES: u64 = 64 << 20;
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Generated {
@@ -54,10 +54,14 @@ pub(crate) fn run(arguments: &ProofGenerate) -> Result<Report, CommandError> {
 
 /// Reads a result document and gives back the bundle in it, after both were compared.
 pub(crate) fn read_result(path: &std::path::Path) -> Result<Bundle, CommandError> {
-    let content = store::read(path, MAX_RESULT_BYTES)?;
+    result_of(&store::read(path, MAX_RESULT_BYTES)?, path)
+}
+
+/// The bundle in the content of a result document, which was found at `path`.
+pub(crate) fn result_of(content: &[u8], path: &std::path::Path) -> Result<Bundle, CommandError> {
     let hint = "give the file that `requiem exec run --out FILE` wrote of a run that has a result";
     let wrong = |why: String| CommandError::unusable("E_RESULT", format!("{}: {why}", path.display()), hint);
-    let said = requiem_proof::json::parse(&content).map_err(|error| wrong(error.to_string()))?;
+    let said = requiem_proof::json::parse(content).map_err(|error| wrong(error.to_string()))?;
     let text = |name: &str| {
         let text = said.get(name).and_then(Value::as_str).map(str::to_owned);
         text.ok_or_else(|| wrong(format!("it has no {name}")))

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    cas_get, cas_put, completions, digest, exec_apply, exec_explain, exec_replay, health, man,
-    proof_generate, proof_prove, proof_show, proof_sign, proof_verify, sandbox_explain, sandbox_probe,
-    version,
+    cas_get, cas_put, completions, digest, doctor, drift_analyze, exec_apply, exec_explain, exec_replay,
+    health, man, proof_generate, proof_prove, proof_show, proof_sign, proof_verify, sandbox_explain,
+    sandbox_probe, version,
 };
 use crate::arguments::SchemaArguments;
 use crate::error::{CommandError, Refusal};
@@ -20,7 +20,9 @@ use crate::text::{printable, shown};
 use crate::{request_schema, store};
 
 /// What there is a schema of: its name, what it is, and how the schema is made. A command's name is its words.
-const DOCUMENTS: &[(&str, &str, fn() -> Schema)] = &[
+type Entry = (&'static str, &'static str, fn() -> Schema);
+
+const DOCUMENTS: &[Entry] = &[
     ("request", "what exec run reads", request_schema::schema),
     ("error", "what every command prints with --json when it cannot do its work", of::<Refusal<'_>>),
     ("exec-run", "the result of a run, also what exec run --out writes", of::<RunDocument>),
@@ -41,6 +43,8 @@ const DOCUMENTS: &[(&str, &str, fn() -> Schema)] = &[
         either::<proof_verify::Verdict<'_>, proof_verify::OutputVerdict<'_>>,
     ),
     ("health", "what this machine can do", of::<health::Health>),
+    ("doctor", "what was looked at, and what is wrong with it", of::<doctor::Diagnosis>),
+    ("drift-analyze", "runs that were compared, and where they differ", of::<drift_analyze::Drift>),
     ("sandbox-probe", "which layers this machine can enforce", of::<sandbox_probe::Probed>),
     (
         "sandbox-explain",
@@ -94,7 +98,7 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<Report, CommandError> {
     Ok(Report::new(&Written { ok: true, files }, text, true))
 }
 
-fn find(name: &str) -> Result<&'static (&'static str, &'static str, fn() -> Schema), CommandError> {
+fn find(name: &str) -> Result<&'static Entry, CommandError> {
     DOCUMENTS.iter().find(|(known, ..)| *known == name).ok_or_else(|| {
         let names: Vec<&str> = DOCUMENTS.iter().map(|(name, ..)| *name).collect();
         let message = format!("there is no document {}", printable(name));

@@ -1,5 +1,7 @@
 //! What the tests of edges look at: processes, cgroups, folders; and small disks and other users.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
