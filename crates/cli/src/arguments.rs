@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Drift(Drift),
     /// Say what this machine can do: versions, sandbox layers by a real probe, the store.
     Health(StoreArguments),
-    /// Look for what is wrong with this machine and its store, and say what to do.
+    /// Look for what is wrong with this machine, its store and a cluster, and say what to do.
     Doctor(Doctor),
     /// Print the script with which a shell completes commands, options and files.
     Completions(Completions),
@@ -327,6 +327,18 @@ pub(crate) struct Doctor {
     /// How many objects of the store to read, chosen at random.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) sample: usize,
+    /// Look at a cluster too: that of --kubeconfig and --context, else of the usual rules.
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, then the pod's service account].
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig.
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    pub(crate) context: Option<String>,
+    /// Namespace [default: that of the kubeconfig's context, or of the pod].
+    #[arg(long, short, value_name = "NAME", requires = "cluster")]
+    pub(crate) namespace: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -24,6 +24,13 @@ pub(crate) async fn connect(
     Client::try_from(config).map_err(|error| no_cluster(&error))
 }
 
+/// What asking a cluster runs in.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        CommandError::unusable("Runtime", error.to_string(), "see the limits of this process: ulimit -a")
+    })
+}
+
 /// What the API server answered instead of doing it.
 pub(crate) fn refused(what: &str, error: &kube::Error) -> CommandError {
     match error {
@@ -35,13 +42,29 @@ pub(crate) fn refused(what: &str, error: &kube::Error) -> CommandError {
                 409 => "choose another name, or metadata.generateName",
                 _ => "change the file as the message says",
             };
-            CommandError::unusable(&status.reason, format!("cannot {what}: {}", status.message), hint)
+            CommandError::unusable(
+                code(status.code, &status.reason),
+                format!("cannot {what}: {}", status.message),
+                hint,
+            )
         }
         other => CommandError::unusable(
             "NoAnswer",
             format!("cannot {what}: {}", chain(other)),
             "see whether kubectl reaches the cluster",
         ),
+    }
+}
+
+/// The API server's reason. An answer that is no Status, as proxies and missing paths give it, has none.
+fn code(status: u16, reason: &str) -> &str {
+    let is_reason = !reason.is_empty() && reason.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match status {
+        _ if is_reason => reason,
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        _ => "ApiError",
     }
 }
 
@@ -54,4 +77,16 @@ fn no_cluster(error: &dyn std::error::Error) -> CommandError {
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_a_word_whatever_answers() {
+        assert_eq!(code(409, "AlreadyExists"), "AlreadyExists");
+        assert_eq!(code(404, "Failed to parse error data"), "NotFound");
+        assert_eq!(code(502, ""), "ApiError");
+    }
 }

@@ -1,10 +1,11 @@
-//! `requiem doctor`: what is wrong with this machine and its store, and what to do about it.
+//! `requiem doctor`: what is wrong with this machine, its store and a cluster, and what to do about it.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Doctor;
-use crate::doctor::{Check, Severity, host, store as stores};
+use crate::cluster::{connect, runtime};
+use crate::doctor::{Check, Severity, cluster as clusters, host, store as stores};
 use crate::error::CommandError;
 use crate::report::Report;
 use crate::text::{printable, table};
@@ -28,16 +29,27 @@ pub(crate) fn run(arguments: &Doctor) -> Result<Report, CommandError> {
     // Before the namespace in which every other user is nobody.
     let store = stores::look(&folder, arguments.sample)?;
     let probed = sandbox::enter().and_then(|()| sandbox::probe());
-    let checks = vec![
+    let mut checks = vec![
         host::kernel(is_root)?,
         host::sandbox(probed),
         store,
         host::disk(&folder)?,
         host::clock(&folder),
     ];
+    if arguments.cluster {
+        checks.extend(cluster(arguments)?);
+    }
     let ok = checks.iter().all(|check| check.findings.is_empty());
     let diagnosis = Diagnosis { ok, checks };
     Ok(Report::new(&diagnosis, text(&diagnosis.checks), ok))
+}
+
+fn cluster(arguments: &Doctor) -> Result<Vec<Check>, CommandError> {
+    runtime()?.block_on(async {
+        let client = connect(arguments.kubeconfig.as_deref(), arguments.context.as_deref()).await?;
+        let own = client.default_namespace().to_owned();
+        clusters::look(&client, arguments.namespace.as_deref().unwrap_or(&own)).await
+    })
 }
 
 fn text(checks: &[Check]) -> String {

@@ -1,5 +1,6 @@
-//! Checks of this machine and its store. Each looks at one thing, says what it saw, and gives findings with a stable code and a remedy.
+//! Checks of this machine, its store and a cluster. Each looks at one thing, says what it saw, and gives findings with a stable code and a remedy.
 
+pub(crate) mod cluster;
 pub(crate) mod host;
 pub(crate) mod store;
 
