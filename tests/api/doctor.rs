@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use requiem_tests::{PROGRAMS, setting};
 use requiem_xtask::cluster::{Ephemeral, up_ephemeral};
@@ -44,7 +44,7 @@ impl Ward {
         command.args(["doctor", "--json", "--cluster", "--kubeconfig"]).arg(kubeconfig);
         let output = command.env("XDG_DATA_HOME", self.folder.path()).output().unwrap();
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let areas = ["cluster", "definitions", "rights", "pools"];
+        let areas = ["certificate", "cluster", "definitions", "rights", "pools"];
         let checks = document["checks"].as_array().unwrap_or_else(|| panic!("{output:?}"));
         let ours = checks.iter().filter(|check| areas.contains(&check["area"].as_str().unwrap()));
         ours.flat_map(|check| check["findings"].as_array().unwrap().clone()).collect()
@@ -66,6 +66,20 @@ impl Ward {
 
 fn codes(findings: &[Value]) -> Vec<&str> {
     findings.iter().map(|finding| finding["code"].as_str().unwrap()).collect()
+}
+
+/// A certificate that ends then, and its key.
+fn certificate(not_after: u64) -> (String, String) {
+    let mut params = rcgen::CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(not_after);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+fn base64(text: &str) -> String {
+    let bytes = k8s_openapi::ByteString(text.as_bytes().to_vec());
+    serde_json::to_value(bytes).unwrap().as_str().unwrap().to_owned()
 }
 
 /// A definition of the group in a version that nobody knows.
@@ -127,6 +141,21 @@ fn the_doctor_finds_what_is_wrong_with_a_cluster() {
     });
     let findings = ward.findings(Path::new(&stranger));
     assert_eq!(codes(&findings), ["RightMissing"; 6], "{findings:#?}");
+    // Certificates of the user's own; only the cluster's authority makes them good, so the rest may be anything.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    for (seconds, code) in
+        [(-60, Some("CertificateExpired")), (86_400, Some("CertificateExpiring")), (30 * 86_400, None)]
+    {
+        let (certificate, key) = certificate(now.as_secs().checked_add_signed(seconds).unwrap());
+        let known = ward.kubeconfig("known", |config| {
+            let user = &mut config["users"][0]["user"];
+            user["client-certificate-data"] = json!(base64(&certificate));
+            user["client-key-data"] = json!(base64(&key));
+        });
+        let findings = ward.findings(Path::new(&known));
+        let found = codes(&findings).into_iter().find(|code| code.starts_with("Certificate"));
+        assert_eq!(found, code, "{findings:#?}");
+    }
     // Nobody listens there.
     let nowhere = ward.kubeconfig("nowhere", |config| {
         config["clusters"][0]["cluster"]["server"] = json!("https://127.0.0.1:1");

@@ -7,21 +7,30 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
 use crate::error::CommandError;
 
-/// A client of the cluster that the user means: of `kubeconfig` and `context`, else by the usual rules.
+/// A client of the cluster that the user means, see [`config`].
 pub(crate) async fn connect(
     kubeconfig: Option<&Path>,
     context: Option<&str>,
 ) -> Result<Client, CommandError> {
+    client(config(kubeconfig, context).await?)
+}
+
+/// A client of a cluster.
+pub(crate) fn client(config: Config) -> Result<Client, CommandError> {
+    Client::try_from(config).map_err(|error| no_cluster(&error))
+}
+
+/// The cluster that the user means: of `kubeconfig` and `context`, else by the usual rules.
+pub(crate) async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config, CommandError> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    let config = match (kubeconfig, context) {
+    match (kubeconfig, context) {
         (Some(path), _) => {
             let file = Kubeconfig::read_from(path).map_err(|error| no_cluster(&error))?;
-            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| no_cluster(&error))?
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| no_cluster(&error))
         }
-        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| no_cluster(&error))?,
-        (None, None) => Config::infer().await.map_err(|error| no_cluster(&error))?,
-    };
-    Client::try_from(config).map_err(|error| no_cluster(&error))
+        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| no_cluster(&error)),
+        (None, None) => Config::infer().await.map_err(|error| no_cluster(&error)),
+    }
 }
 
 /// What asking a cluster runs in.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Doctor;
-use crate::cluster::{connect, runtime};
+use crate::cluster::{client, config, runtime};
 use crate::doctor::{Check, Severity, cluster as clusters, host, store as stores};
 use crate::error::CommandError;
 use crate::report::Report;
@@ -46,9 +46,11 @@ pub(crate) fn run(arguments: &Doctor) -> Result<Report, CommandError> {
 
 fn cluster(arguments: &Doctor) -> Result<Vec<Check>, CommandError> {
     runtime()?.block_on(async {
-        let client = connect(arguments.kubeconfig.as_deref(), arguments.context.as_deref()).await?;
-        let own = client.default_namespace().to_owned();
-        clusters::look(&client, arguments.namespace.as_deref().unwrap_or(&own)).await
+        let config = config(arguments.kubeconfig.as_deref(), arguments.context.as_deref()).await?;
+        let namespace = arguments.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let mut checks: Vec<Check> = clusters::certificate(&config.auth_info).into_iter().collect();
+        checks.extend(clusters::look(&client(config)?, &namespace).await?);
+        Ok(checks)
     })
 }
 

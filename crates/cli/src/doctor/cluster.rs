@@ -1,14 +1,22 @@
-//! A cluster, as far as its user may see it: is it there, does it have our definitions, what may this user do, do its pools work.
+//! A cluster, as far as its user may see it: does the user's certificate last, is it there, does it have our definitions, what may this user do, do its pools work.
 //! Nothing is written, and no Secret is read.
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use kube::api::{Api, ListParams, PostParams};
+use kube::config::AuthInfo;
 use kube::{Client, ResourceExt};
 use requiem_crds::{ExecutorPool, GROUP, VERSION};
+use requiem_executor::server::certificate::facts;
+use requiem_proof::rfc3339_millis;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use super::{Check, Finding};
 use crate::cluster::refused;
@@ -16,6 +24,8 @@ use crate::error::CommandError;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A certificate that ends in so many seconds wants attention: fourteen days.
+const SOON: i64 = 14 * 86_400;
 /// What there must be.
 const KINDS: [&str; 3] = ["executions", "executorpools", "proofbundles"];
 /// What `exec apply` and this command do.
@@ -50,6 +60,44 @@ pub(crate) async fn look(client: &Client, namespace: &str) -> Result<Vec<Check>,
         }
     }
     Ok(checks)
+}
+
+/// The certificate by which this user is known to the cluster, if it is one.
+pub(crate) fn certificate(user: &AuthInfo) -> Option<Check> {
+    let pem = match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => STANDARD.decode(data).map_err(|error| error.to_string()),
+        (None, Some(path)) => fs::read(path).map_err(|error| format!("{path}: {error}")),
+        (None, None) => return None,
+    };
+    let not_after = pem.and_then(|pem| {
+        let der = CertificateDer::from_pem_slice(&pem).map_err(|error| error.to_string())?;
+        facts(&der).map(|facts| facts.not_after).ok_or_else(|| "it is not built like one".to_owned())
+    });
+    Some(match not_after {
+        Ok(not_after) => expiry(not_after),
+        Err(why) => {
+            let message = format!("the client certificate of the kubeconfig cannot be read: {why}");
+            let finding = Finding::error("CertificateUnreadable", message, "log in to the cluster again");
+            Check::of("certificate", "unreadable").with([finding])
+        }
+    })
+}
+
+fn expiry(not_after: i64) -> Check {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let left = not_after.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
+    let until = rfc3339_millis(u64::try_from(not_after).unwrap_or_default().saturating_mul(1000));
+    let check = Check::of("certificate", format!("valid until {until}"));
+    let remedy = "log in to the cluster again, or have the certificate renewed";
+    if left < 0 {
+        let message = format!("the client certificate of the kubeconfig has expired at {until}");
+        check.with([Finding::error("CertificateExpired", message, remedy)])
+    } else if left < SOON {
+        let message = format!("the client certificate of the kubeconfig expires at {until}");
+        check.with([Finding::warning("CertificateExpiring", message, remedy)])
+    } else {
+        check
+    }
 }
 
 /// An answer in time.
