@@ -2,6 +2,8 @@
 //! test fails. Each test works in a namespace of its own; nothing else needs to run.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "doctor.rs"]
+mod doctor;
 mod fences;
 #[path = "pools.rs"]
 mod pools;

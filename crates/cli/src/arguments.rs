@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use requiem_model::{BlobDigest, RelPath};
 
 use crate::cas_arguments::{CasGc, CasInfo, CasLs, CasPin, CasStats, CasVerify};
@@ -10,7 +10,7 @@ use crate::verdict::Requirement;
 
 /// Run commands in a sandbox that proves itself, store bytes by digest, verify proofs.
 ///
-/// Exit codes: 0 ok, 1 findings or a failed run, 2 unusable input or environment.
+/// Exit codes: 0 ok, 1 findings or a failed run, 2 unusable input or environment, 128 + N ended by signal N.
 #[derive(Debug, Parser)]
 #[command(name = "requiem", version, propagate_version = true)]
 pub(crate) struct Arguments {
@@ -29,14 +29,30 @@ pub(crate) enum Command {
     /// Put bytes into the store, and get them back.
     #[command(subcommand)]
     Cas(Cas),
+    /// Look at the sandbox of this machine.
+    #[command(subcommand)]
+    Sandbox(Sandbox),
     /// Compute and check digests of files, without a store.
     #[command(subcommand)]
     Digest(Digest),
     /// Judge proofs.
     #[command(subcommand)]
     Proof(Proof),
+    /// Compare runs.
+    #[command(subcommand)]
+    Drift(Drift),
     /// Say what this machine can do: versions, sandbox layers by a real probe, the store.
     Health(StoreArguments),
+    /// Look for what is wrong with this machine, its store and a cluster, and say what to do.
+    Doctor(Doctor),
+    /// Print the script with which a shell completes commands, options and files.
+    Completions(Completions),
+    /// Print a manual page, or write all of them.
+    Man(Man),
+    /// Print the JSON Schema of a document, or list the documents that have one.
+    Schema(SchemaArguments),
+    /// Say the version, the versions of all documents, and what this program was built with.
+    Version,
     /// Started by requiem itself.
     #[command(hide = true)]
     Runner,
@@ -46,6 +62,8 @@ pub(crate) enum Command {
 pub(crate) enum Exec {
     /// Run one request here, without Kubernetes.
     Run(ExecRun),
+    /// Say what a request would run, and what its determinism could reach; runs nothing.
+    Explain(ExecExplain),
     /// Create an Execution in a cluster, wait for its end, and verify its proof here.
     Apply(ExecApply),
     /// Run the request of a bundle once more, here, and say where the two differ.
@@ -71,6 +89,20 @@ pub(crate) enum Cas {
     /// Keep objects from being collected.
     #[command(subcommand)]
     Pin(CasPin),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sandbox {
+    /// Try which layers this machine can enforce, by a real run of nothing.
+    Probe,
+    /// Say what a layer does, how it is proven, what it needs, and what this machine says.
+    Explain(SandboxExplain),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Drift {
+    /// Say in which items two runs, or two folders of them, differ.
+    Analyze(DriftAnalyze),
 }
 
 #[derive(Debug, Subcommand)]
@@ -119,6 +151,27 @@ pub(crate) struct ExecRun {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ExecExplain {
+    /// Request document (JSON); - reads standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) request: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SandboxExplain {
+    /// Which layer, like: seccomp [default: list them].
+    pub(crate) layer: Option<String>,
+    /// One page of Markdown about all layers.
+    #[arg(long, conflicts_with = "layer")]
+    pub(crate) markdown: bool,
+    /// Write that page into this folder.
+    #[arg(long, value_name = "DIR", requires = "markdown")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ExecApply {
     /// An Execution, as YAML or JSON; - reads standard input.
     pub(crate) file: PathBuf,
@@ -146,6 +199,9 @@ pub(crate) struct ExecApply {
 pub(crate) struct CasPut {
     /// File or folder; - reads standard input.
     pub(crate) path: PathBuf,
+    /// Most bytes to take; beyond it nothing is kept.
+    #[arg(long, value_name = "N", default_value_t = 64 << 30)]
+    pub(crate) max_bytes: u64,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
     /// Whose objects: a Kubernetes namespace, or default.
@@ -276,6 +332,69 @@ pub(crate) struct ProofVerify {
     /// Exit with 1 unless it is so: integrity, signed[=N], sandbox=full, determinism=LEVEL, replayed[=N].
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     pub(crate) require: Vec<Requirement>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    /// How many objects of the store to read, chosen at random.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) sample: usize,
+    /// Look at a cluster too: that of --kubeconfig and --context, else of the usual rules.
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, then the pod's service account].
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig.
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    pub(crate) context: Option<String>,
+    /// Namespace [default: that of the kubeconfig's context, or of the pod].
+    #[arg(long, short, value_name = "NAME", requires = "cluster")]
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DriftAnalyze {
+    /// A result of `exec run --out`, a proof file, a ProofBundle, or a folder of such files.
+    pub(crate) a: PathBuf,
+    /// The same, to compare it with.
+    pub(crate) b: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// For which shell.
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Of which command, like: exec run [default: requiem itself].
+    pub(crate) command: Vec<String>,
+    /// Write the pages of all commands into this folder.
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub(crate) out: Option<PathBuf>,
+    /// One page of Markdown about all commands, instead of pages for man.
+    #[arg(long, conflicts_with = "command")]
+    pub(crate) markdown: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArguments {
+    /// Of which document, like: exec-run [default: list them].
+    pub(crate) name: Option<String>,
+    /// Write the schemas as files into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 fn output_path(text: &str) -> Result<RelPath, String> {

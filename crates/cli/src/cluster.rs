@@ -7,21 +7,37 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
 use crate::error::CommandError;
 
-/// A client of the cluster that the user means: of `kubeconfig` and `context`, else by the usual rules.
+/// A client of the cluster that the user means, see [`config`].
 pub(crate) async fn connect(
     kubeconfig: Option<&Path>,
     context: Option<&str>,
 ) -> Result<Client, CommandError> {
+    client(config(kubeconfig, context).await?)
+}
+
+/// A client of a cluster.
+pub(crate) fn client(config: Config) -> Result<Client, CommandError> {
+    Client::try_from(config).map_err(|error| no_cluster(&error))
+}
+
+/// The cluster that the user means: of `kubeconfig` and `context`, else by the usual rules.
+pub(crate) async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config, CommandError> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    let config = match (kubeconfig, context) {
+    match (kubeconfig, context) {
         (Some(path), _) => {
             let file = Kubeconfig::read_from(path).map_err(|error| no_cluster(&error))?;
-            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| no_cluster(&error))?
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| no_cluster(&error))
         }
-        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| no_cluster(&error))?,
-        (None, None) => Config::infer().await.map_err(|error| no_cluster(&error))?,
-    };
-    Client::try_from(config).map_err(|error| no_cluster(&error))
+        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| no_cluster(&error)),
+        (None, None) => Config::infer().await.map_err(|error| no_cluster(&error)),
+    }
+}
+
+/// What asking a cluster runs in.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        CommandError::unusable("Runtime", error.to_string(), "see the limits of this process: ulimit -a")
+    })
 }
 
 /// What the API server answered instead of doing it.
@@ -35,13 +51,29 @@ pub(crate) fn refused(what: &str, error: &kube::Error) -> CommandError {
                 409 => "choose another name, or metadata.generateName",
                 _ => "change the file as the message says",
             };
-            CommandError::unusable(&status.reason, format!("cannot {what}: {}", status.message), hint)
+            CommandError::unusable(
+                code(status.code, &status.reason),
+                format!("cannot {what}: {}", status.message),
+                hint,
+            )
         }
         other => CommandError::unusable(
             "NoAnswer",
             format!("cannot {what}: {}", chain(other)),
             "see whether kubectl reaches the cluster",
         ),
+    }
+}
+
+/// The API server's reason. An answer that is no Status, as proxies and missing paths give it, has none.
+fn code(status: u16, reason: &str) -> &str {
+    let is_reason = !reason.is_empty() && reason.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match status {
+        _ if is_reason => reason,
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        _ => "ApiError",
     }
 }
 
@@ -54,4 +86,16 @@ fn no_cluster(error: &dyn std::error::Error) -> CommandError {
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_a_word_whatever_answers() {
+        assert_eq!(code(409, "AlreadyExists"), "AlreadyExists");
+        assert_eq!(code(404, "Failed to parse error data"), "NotFound");
+        assert_eq!(code(502, ""), "ApiError");
+    }
 }

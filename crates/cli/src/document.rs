@@ -9,7 +9,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use requiem_cas::{Durability, TenantStore};
+use requiem_cas::{Durability, StoreError, TenantStore};
 use requiem_model::request::{EnvVar, Input, InputSource, MAX_TEXT_BYTES};
 use requiem_model::{
     BlobDigest, EnvName, ExecutionRequest, Layer, Limits, RelPath, RequestError, Requirement, SandboxPolicy,
@@ -64,6 +64,15 @@ enum Source {
     File { path: String, executable: Option<bool> },
 }
 
+/// What becomes of texts and files that a request brings along.
+#[derive(Debug)]
+pub(crate) enum Keeper<'a> {
+    /// They are put into the store.
+    Store(&'a TenantStore),
+    /// They are digested, and the digests collected.
+    Digests(&'a mut Vec<BlobDigest>),
+}
+
 /// An input in its long form.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -114,15 +123,19 @@ impl Document {
         Ok(Self { request_id, tenant_id, workspace_root, stdin, inputs, rest })
     }
 
-    /// Puts texts and files into the store and gives the complete, valid request. Files are looked for below
+    /// Keeps texts and files and gives the complete, valid request. Files are looked for below
     /// `workspace_root`, or below `base` if the document names none.
     ///
     /// # Errors
     /// A file that cannot be read, a store that fails, or a request that breaks a rule.
-    pub(crate) fn request(self, store: &TenantStore, base: &Path) -> Result<ExecutionRequest, CommandError> {
+    pub(crate) fn request(
+        self,
+        keeper: &mut Keeper<'_>,
+        base: &Path,
+    ) -> Result<ExecutionRequest, CommandError> {
         let Self { request_id: _, tenant_id: _, workspace_root, stdin, inputs, rest: mut request } = self;
         let root = workspace_root.map_or_else(|| base.to_owned(), |root| base.join(root));
-        request.stdin = match stdin.map(|source| source.keep("stdin", store, &root)).transpose()? {
+        request.stdin = match stdin.map(|source| source.keep("stdin", keeper, &root)).transpose()? {
             None => None,
             Some(InputSource::Blob { digest, .. }) => Some(digest),
             Some(InputSource::Tree { .. }) => {
@@ -130,7 +143,7 @@ impl Document {
             }
         };
         for (path, source) in inputs {
-            let source = source.keep(&format!("inputs[{path}]"), store, &root)?;
+            let source = source.keep(&format!("inputs[{path}]"), keeper, &root)?;
             request.inputs.push(Input { path, source });
         }
         request.normalise().map_err(|error| invalid(&error))
@@ -140,12 +153,12 @@ impl Document {
 // === impl Source ===
 
 impl Source {
-    fn keep(self, field: &str, store: &TenantStore, root: &Path) -> Result<InputSource, CommandError> {
+    fn keep(self, field: &str, keeper: &mut Keeper<'_>, root: &Path) -> Result<InputSource, CommandError> {
         match self {
             Self::Blob { digest, executable } => Ok(InputSource::Blob { digest, executable }),
             Self::Tree { digest } => Ok(InputSource::Tree { digest }),
             Self::Text { text, executable } => {
-                let digest = store.put_bytes(text.as_bytes(), Durability::Volatile)?.digest;
+                let digest = keeper.keep(text.as_bytes())?;
                 Ok(InputSource::Blob { digest, executable })
             }
             Self::File { path, executable } => {
@@ -154,8 +167,25 @@ impl Source {
                     let hint = "check the path and workspace_root; put a folder with `requiem cas put` and name it as {\"tree\": DIGEST}";
                     CommandError::field(field, format!("cannot read {}: {why}", path.display()), hint)
                 })?;
-                let digest = store.put_reader(file, Durability::Volatile)?.digest;
+                let digest = keeper.keep(file)?;
                 Ok(InputSource::Blob { digest, executable: executable.unwrap_or(set) })
+            }
+        }
+    }
+}
+
+// === impl Keeper ===
+
+impl Keeper<'_> {
+    fn keep(&mut self, mut source: impl Read) -> Result<BlobDigest, StoreError> {
+        match self {
+            Self::Store(store) => Ok(store.put_reader(source, Durability::Volatile)?.digest),
+            Self::Digests(digests) => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update_reader(&mut source).map_err(|source| StoreError::Source { source })?;
+                let digest = BlobDigest::from_bytes(*hasher.finalize().as_bytes());
+                digests.push(digest);
+                Ok(digest)
             }
         }
     }

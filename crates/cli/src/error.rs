@@ -6,6 +6,7 @@ use requiem_cas::gc::GcError;
 use requiem_cas::{IngestError, StoreError};
 use requiem_executor::retained::RetainedError;
 use requiem_model::Failure;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Which exit code an error has.
@@ -15,15 +16,12 @@ pub(crate) enum ErrorKind {
     Finding,
     /// Input or environment cannot be used: exit code 2.
     Unusable,
-    /// Ctrl-C: the exit code that shells give to it.
-    Interrupted,
+    /// A signal ended it: exit code 128 and its number.
+    Interrupted(u8),
 }
 
-/// Exit code of a command that Ctrl-C ended: 128 and the number of SIGINT.
-pub(crate) const INTERRUPTED: u8 = 130;
-
 /// An error for people: what failed with which value, and the next step.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct CommandError {
     #[serde(skip)]
     pub(crate) kind: ErrorKind,
@@ -36,7 +34,7 @@ pub(crate) struct CommandError {
 }
 
 /// The document of a command that could not do its work.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Refusal<'a> {
     ok: bool,
     #[serde(flatten)]
@@ -55,10 +53,10 @@ impl CommandError {
         Self { kind: ErrorKind::Finding, ..Self::unusable(code, message, hint) }
     }
 
-    /// Ctrl-C ended it; `message` says how far it came.
-    pub(crate) fn interrupted(message: impl Into<String>) -> Self {
-        let hint = "run it again to begin anew";
-        Self { kind: ErrorKind::Interrupted, ..Self::unusable("Interrupted", message, hint) }
+    /// A signal ended it; `message` says how far it came.
+    pub(crate) fn interrupted(signal: u8, message: impl Into<String>) -> Self {
+        let error = Self::unusable("Interrupted", message, "run it again");
+        Self { kind: ErrorKind::Interrupted(signal), ..error }
     }
 
     /// A field of the request document is wrong.
@@ -76,7 +74,7 @@ impl CommandError {
         match self.kind {
             ErrorKind::Finding => 1,
             ErrorKind::Unusable => 2,
-            ErrorKind::Interrupted => INTERRUPTED,
+            ErrorKind::Interrupted(signal) => 128_u8.saturating_add(signal),
         }
     }
 }

@@ -2,25 +2,32 @@
 //!
 //! A command computes a [`Report`](report::Report) or a [`CommandError`](error::CommandError); only this file and
 //! `report` write to the terminal (and `meter`, the progress of long work). Exit codes: 0 ok · 1 findings or a failed run ·
-//! 2 unusable input or environment · 130 Ctrl-C.
+//! 2 unusable input or environment · 128 + N ended by signal N.
 
 mod arguments;
 mod cas_arguments;
 mod cluster;
 mod commands;
 mod crypto;
+mod divergence;
+mod doctor;
 mod document;
 mod error;
 mod interrupt;
+mod layers;
 mod meter;
 mod named;
 mod pairs;
 mod proof_input;
 mod proof_store;
 mod proof_text;
+mod random;
+mod reference;
 mod report;
+mod request_schema;
 mod result;
 mod sandbox;
+mod schema;
 mod signer;
 mod store;
 mod text;
@@ -33,7 +40,10 @@ use clap::Parser;
 use crate::arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return report::usage(&error, std::env::args_os().any(|argument| argument == "--json")),
+    };
     if let Command::Runner = arguments.command {
         return requiem_sandbox::runner_main();
     }

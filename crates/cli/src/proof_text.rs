@@ -6,7 +6,7 @@ use requiem_model::result::{OutputContent, RunResult, Stream};
 use requiem_proof::Verified;
 
 use crate::result::{ReportedConfidence, outcome_in_words};
-use crate::text::{indented, printable, table};
+use crate::text::{indented, printable, table, word};
 
 /// What ran, with which isolation, and how far its determinism can be trusted.
 pub(crate) fn bundle(verified: &Verified) -> String {
@@ -101,15 +101,12 @@ pub(crate) fn sandbox_line(report: &SandboxReport) -> String {
 
 /// One row per layer: its name, status, evidence and mechanism, and why it falls short.
 pub(crate) fn sandbox_rows(report: &SandboxReport) -> String {
-    let word = |value: Result<serde_json::Value, _>| {
-        value.ok().and_then(|value: serde_json::Value| value.as_str().map(str::to_owned)).unwrap_or_default()
-    };
     let head = ["LAYER", "STATUS", "EVIDENCE", "MECHANISM", "DETAIL"].map(str::to_owned);
     let rows = report.layers.iter().map(|row| {
         [
             row.layer.name().to_owned(),
-            word(serde_json::to_value(row.status)),
-            word(serde_json::to_value(row.evidence)),
+            word(&row.status),
+            word(&row.evidence),
             printable(&row.mechanism),
             printable(row.detail.as_deref().unwrap_or_default()),
         ]

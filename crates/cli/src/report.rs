@@ -58,11 +58,35 @@ fn print(report: &Report, as_json: bool) -> Result<u8, CommandError> {
             ));
         }
     };
-    write_stdout(text).map_err(|error| {
-        let message = format!("cannot write to standard output: {error}");
-        CommandError::unusable("Output", message, "see where standard output leads to")
-    })?;
+    write_stdout(text).map_err(|error| no_stdout(&error))?;
     Ok(u8::from(!report.is_good))
+}
+
+/// Standard output takes nothing more.
+pub(crate) fn no_stdout(error: &io::Error) -> CommandError {
+    let message = format!("cannot write to standard output: {error}");
+    CommandError::unusable("Output", message, "see where standard output leads to")
+}
+
+/// Prints what the command line's grammar has to say: help, the version, or what is wrong with the arguments.
+pub(crate) fn usage(error: &clap::Error, as_json: bool) -> ExitCode {
+    let is_wrong = error.use_stderr();
+    if is_wrong && as_json {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let wrong =
+            CommandError::unusable("Usage", message, "see requiem --help, and --help of each command");
+        let text = serde_json::to_string_pretty(&wrong.document()).unwrap_or_default();
+        // It is told below as well.
+        let _told_on_stderr = write_stdout(&text);
+    }
+    match error.print() {
+        Err(failed) if !is_wrong && failed.kind() != ErrorKind::BrokenPipe => {
+            complain(&no_stdout(&failed));
+            ExitCode::from(2)
+        }
+        _ => ExitCode::from(if is_wrong { 2 } else { 0 }),
+    }
 }
 
 /// Writes to standard output. A reader that has gone (`| head`) has seen what it wanted.

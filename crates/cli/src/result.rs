@@ -7,10 +7,13 @@ use requiem_model::report::{SandboxReport, Status};
 use requiem_model::result::{MissingOutput, Outcome, OutputContent, Usage};
 use requiem_model::{BlobDigest, BundleRoot, ExecutionRoot, Layer, RequestDigest, Requirement, ResultDigest};
 use requiem_proof::{Engine, Verified};
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::schema;
+
 /// A run that has a result. Fields are only ever added.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RunDocument {
     pub(crate) ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,17 +28,26 @@ pub(crate) struct RunDocument {
     pub(crate) stderr: String,
     pub(crate) stdout_truncated: bool,
     pub(crate) stderr_truncated: bool,
+    #[schemars(schema_with = "schema::digest")]
     pub(crate) request_digest: RequestDigest,
+    #[schemars(schema_with = "schema::digest")]
     pub(crate) stdout_digest: BlobDigest,
+    #[schemars(schema_with = "schema::digest")]
     pub(crate) stderr_digest: BlobDigest,
+    #[schemars(schema_with = "schema::digest")]
     pub(crate) result_digest: ResultDigest,
     pub(crate) output_digests: BTreeMap<String, String>,
+    #[schemars(schema_with = "schema::missing_outputs")]
     pub(crate) missing_outputs: Vec<MissingOutput>,
+    #[schemars(schema_with = "schema::layers")]
     pub(crate) policy_applied: BTreeMap<Layer, Requirement>,
     pub(crate) sandbox_applied: AppliedSandbox,
     pub(crate) determinism_confidence: ReportedConfidence,
+    #[schemars(schema_with = "schema::digest")]
     pub(crate) execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     pub(crate) bundle_root: BundleRoot,
+    #[schemars(schema_with = "schema::engine")]
     pub(crate) engine: Engine,
     pub(crate) durability: String,
     pub(crate) request_id: String,
@@ -49,7 +61,7 @@ pub(crate) struct RunDocument {
 }
 
 /// Names of the layers by what the report says of them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct AppliedSandbox {
     enforced: Vec<&'static str>,
     partial: Vec<&'static str>,
@@ -59,16 +71,17 @@ pub(crate) struct AppliedSandbox {
 }
 
 /// How far determinism can be trusted, and why not further.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ReportedConfidence {
     formula: String,
+    #[schemars(schema_with = "schema::level")]
     level: Level,
     score: u8,
     reasons: Vec<String>,
 }
 
 /// What the run used.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Metrics {
     wall_us: u64,
     user_us: u64,

@@ -32,8 +32,8 @@ pub(crate) fn probe() -> Result<SandboxReport, CommandError> {
     })
 }
 
-/// A cancellation for a run that nobody cancels.
-pub(crate) fn no_cancel() -> Result<Cancel, CommandError> {
+/// A cancellation, not used yet.
+pub(crate) fn cancel() -> Result<Cancel, CommandError> {
     Cancel::new().map_err(|error| no_sandbox(&error))
 }
 

@@ -1,7 +1,7 @@
 //! Where the store of the command line is, and files that are read and written.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -100,26 +100,47 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CommandError> {
     Ok(content)
 }
 
-/// Writes a file as a whole: a reader sees the old one or the new one.
+/// Which side of a copy failed.
+#[derive(Debug)]
+pub(crate) enum CopyError {
+    Source(io::Error),
+    Target(io::Error),
+}
+
+/// Copies everything, and says which side failed.
+pub(crate) fn copy(source: &mut dyn Read, target: &mut dyn Write) -> Result<(), CopyError> {
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match source.read(&mut chunk) {
+            Ok(0) => return target.flush().map_err(CopyError::Target),
+            Ok(read) => target.write_all(&chunk[..read]).map_err(CopyError::Target)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(CopyError::Source(error)),
+        }
+    }
+}
+
+/// Writes a file as a whole: a reader sees the old one or the new one, and a failure leaves the old one. Of a symbolic
+/// link the file behind it is replaced; what is no file, like a device or a pipe, is written to and stays what it is.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), CommandError> {
-    let written = temporary(path).and_then(|temp| {
-        let kept = fs::write(&temp, content).and_then(|()| fs::rename(&temp, path));
-        kept.inspect_err(|_| discard(&temp))
+    write_whole(path, content).map_err(|error| cannot("write", path, &error))
+}
+
+/// Whether [`write`] can write there. To be asked before work is done whose result goes there.
+pub(crate) fn check_writable(path: &Path) -> Result<(), CommandError> {
+    let checked = target(path).and_then(|target| match target {
+        Target::File { path, .. } => Draft::beside(&path).map(drop),
+        Target::Stream => Ok(()),
     });
-    written.map_err(|error| cannot("write", path, &error))
+    checked.map_err(|error| cannot("write", path, &error))
 }
 
 /// Copies `source` to a new file at `path`, which appears when it is complete and verified.
-pub(crate) fn copy_new(path: &Path, source: &mut dyn Read) -> io::Result<()> {
-    let temp = temporary(path)?;
-    let copied = File::create_new(&temp).and_then(|mut file| {
-        io::copy(source, &mut file)?;
-        file.flush()?;
-        // Unlike a rename, a link never replaces what is there.
-        fs::hard_link(&temp, path)
-    });
-    discard(&temp);
-    copied
+pub(crate) fn copy_new(path: &Path, source: &mut dyn Read) -> Result<(), CopyError> {
+    let mut draft = Draft::beside(path).map_err(CopyError::Target)?;
+    copy(source, &mut draft.file)?;
+    // Unlike a rename, a link never replaces what is there.
+    fs::hard_link(&draft.path, path).map_err(CopyError::Target)
 }
 
 /// The error of a file that cannot be read or written.
@@ -141,15 +162,68 @@ pub(crate) fn encoding(error: &serde_json::Error) -> CommandError {
     CommandError::unusable("Encoding", format!("it has no JSON form: {error}"), "please report this defect")
 }
 
-fn temporary(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
-    let mut temp = std::ffi::OsString::from(".");
-    temp.push(name);
-    temp.push(format!(".{}.part", std::process::id()));
-    Ok(path.with_file_name(temp))
+/// What a path that is to be written leads to.
+enum Target {
+    /// A file, or the place for one; with the permissions that it keeps.
+    File { path: PathBuf, permissions: Option<fs::Permissions> },
+    /// A device, a pipe, a socket.
+    Stream,
 }
 
-fn discard(temp: &Path) {
-    // The first error is the one to tell; a leftover has a name that says what it is.
-    let _leftover = fs::remove_file(temp);
+fn target(path: &Path) -> io::Result<Target> {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(meta) if meta.is_file() => {
+            Ok(Target::File { path: fs::canonicalize(path)?, permissions: Some(meta.permissions()) })
+        }
+        Ok(_) => Ok(Target::Stream),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(Target::File { path: path.to_owned(), permissions: None })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    match target(path)? {
+        Target::Stream => OpenOptions::new().write(true).open(path)?.write_all(content),
+        Target::File { path, permissions } => {
+            let mut draft = Draft::beside(&path)?;
+            draft.file.write_all(content)?;
+            permissions.map_or(Ok(()), |permissions| draft.file.set_permissions(permissions))?;
+            // A full disk may show only here.
+            draft.file.sync_all()?;
+            fs::rename(&draft.path, &path)
+        }
+    }
+}
+
+/// A file that is not complete yet, in the folder where it will be. It vanishes unless it was renamed.
+struct Draft {
+    file: File,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Its name is not made from the other's, which may be as long as names can be.
+    fn beside(path: &Path) -> io::Result<Self> {
+        path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+        let mut number = 0_u16;
+        loop {
+            let path = path.with_file_name(format!(".requiem-{}-{number}.part", std::process::id()));
+            match File::create_new(&path) {
+                Ok(file) => return Ok(Self { file, path }),
+                // A process of this number was killed here; or somebody guesses our names.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => number += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After a rename there is nothing; a leftover has a name that says what it is.
+        let _gone = fs::remove_file(&self.path);
+    }
 }

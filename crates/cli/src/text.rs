@@ -1,5 +1,7 @@
 //! Text for terminals.
 
+use std::path::Path;
+
 /// `text` on one line, with every character that could steer a terminal or reorder its line written as an escape.
 /// What a bundle or a request holds was written by others.
 pub(crate) fn printable(text: &str) -> String {
@@ -14,6 +16,17 @@ pub(crate) fn printable(text: &str) -> String {
         }
     }
     out
+}
+
+/// A path for reading: a byte that is not UTF-8 shows as U+FFFD, and nothing steers the terminal.
+pub(crate) fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+/// What a unit variant is called in documents.
+pub(crate) fn word<T: serde::Serialize>(variant: &T) -> String {
+    let value = serde_json::to_value(variant).ok();
+    value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Rows under one another, columns as wide as their widest cell.

@@ -8,6 +8,7 @@ use requiem_proof::Verified;
 use requiem_proof::envelope::Bound;
 use requiem_proof::replays::Tally;
 use requiem_proof::trust::{Signers, Trust};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::crypto::made_by;
@@ -24,7 +25,7 @@ pub(crate) struct Findings {
 }
 
 /// The same as a document.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct FindingsDocument {
     verdict: String,
     not_checked: String,

@@ -33,6 +33,15 @@ fn generate(root: &Path) -> Result<()> {
     let mut command =
         cargo::command(&["run", "--quiet", "--package", "requiem-crds", "--bin", "crdgen", "--"]);
     process::run(command.arg(root))?;
+    for (what, folder) in [
+        (&["man", "--markdown"][..], "docs/reference"),
+        (&["sandbox", "explain", "--markdown"], "docs/reference"),
+        (&["schema"], "docs/reference/schemas"),
+    ] {
+        let mut command =
+            cargo::command(&["run", "--quiet", "--package", "requiem-cli", "--bin", "requiem", "--"]);
+        process::run(command.args(what).arg("--out").arg(root.join(folder)))?;
+    }
     values::generate(root)
 }
 

@@ -1,4 +1,4 @@
-//! The three things that the executor wants to know of a certificate and that the TLS library keeps to itself: from
+//! The three things that the executor, and the doctor, want to know of a certificate and that the TLS library keeps to itself: from
 //! when until when it is valid, and the common name of its subject. A reader for just that part of DER.
 //!
 //! Nothing here decides about trust: chain, signature and times of a peer are the library's to verify.
@@ -17,17 +17,17 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
 /// What is read of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// First second of its validity, since 1970.
-    pub(crate) not_before: i64,
+    pub not_before: i64,
     /// Last second of its validity, since 1970.
-    pub(crate) not_after: i64,
+    pub not_after: i64,
     /// Common names of the subject.
-    pub(crate) common_names: Vec<String>,
+    pub common_names: Vec<String>,
 }
 
 /// Reads a certificate in DER; `None` if it is not built like one.
-pub(crate) fn facts(der: &[u8]) -> Option<Facts> {
+pub fn facts(der: &[u8]) -> Option<Facts> {
     let (certificate, _) = expect(SEQUENCE, der)?;
     let (mut rest, _) = expect(SEQUENCE, certificate)?;
     if let Some((_version, after)) = expect(VERSION, rest) {

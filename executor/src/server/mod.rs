@@ -2,7 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod bytes;
-pub(crate) mod certificate;
+pub mod certificate;
 pub(crate) mod error;
 pub(crate) mod identity;
 pub(crate) mod listen;

@@ -14,10 +14,11 @@ use serde::Serialize;
 
 use crate::cas_arguments::CasGc;
 use crate::error::CommandError;
+use crate::interrupt::Stop;
 use crate::named::objects_of;
 use crate::report::Report;
 use crate::text::{bytes, count, table};
-use crate::{interrupt, meter, store};
+use crate::{meter, store};
 
 /// Objects that people are shown; `--json` has all.
 const SHOWN: usize = 100;
@@ -66,7 +67,7 @@ struct Named {
 /// Runs the command.
 pub(crate) fn run(arguments: &CasGc) -> Result<Report, CommandError> {
     let folder = store::folder(arguments.store.cas.as_deref())?;
-    let stop = interrupt::flag()?;
+    let stop = Stop::watch()?;
     let exclusive = Exclusive::take(&folder)?;
     let retained = Retained::read(&folder)?;
     let young_from =
@@ -86,14 +87,18 @@ pub(crate) fn run(arguments: &CasGc) -> Result<Report, CommandError> {
         };
         let mut step = |swept: &Swept| {
             removed.store(swept.objects.objects, Ordering::Relaxed);
-            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if stop.flag().load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         };
         let swept = meter::during(&line, || exclusive.sweep(&plan, &mut step))?;
         if swept.interrupted {
             let Count { objects, bytes: size } = swept.objects;
             let message =
                 format!("broken off after removing {}, {}", count(objects, "object", "objects"), bytes(size));
-            return Err(CommandError::interrupted(message));
+            return Err(stop.broken_off(message));
         }
     }
     let collected = Collected::of(&plan, &retained, arguments);

@@ -10,9 +10,10 @@ use serde::Serialize;
 use crate::cas_arguments::CasVerify;
 use crate::commands::cas_stats::Unknown;
 use crate::error::CommandError;
+use crate::interrupt::Stop;
 use crate::report::Report;
 use crate::text::{bytes, count, printable};
-use crate::{interrupt, meter, store};
+use crate::{meter, store};
 
 /// What was found.
 #[derive(Serialize)]
@@ -57,23 +58,24 @@ pub(crate) fn run(arguments: &CasVerify) -> Result<Report, CommandError> {
     let looked = store::look(arguments.store.cas.as_deref())?;
     let tenants = looked.tenants(arguments.tenant.as_deref())?;
     let extent = arguments.extent.sample.map_or(Extent::All, Extent::Sample);
-    let stop = interrupt::flag()?;
+    let stop = Stop::watch()?;
     let progress = Progress::default();
     let line = || {
         let objects = count(progress.objects.load(Ordering::Relaxed), "object", "objects");
         format!("verified {objects}, {}", bytes(progress.bytes.load(Ordering::Relaxed)))
     };
-    let audit =
-        meter::during(&line, || looked.shelves.audit(&tenants, extent, store::threads(), &progress, &stop))?;
+    let audit = meter::during(&line, || {
+        looked.shelves.audit(&tenants, extent, store::threads(), &progress, stop.flag())
+    })?;
     if audit.interrupted {
-        return Err(broken_off(&audit));
+        return Err(broken_off(&stop, &audit));
     }
     let verified = Verified::of(audit, extent, looked.shelves.strays());
     Ok(Report::new(&verified, text(&verified), verified.ok))
 }
 
 /// What was found until Ctrl-C is not lost.
-fn broken_off(audit: &Audit) -> CommandError {
+fn broken_off(stop: &Stop, audit: &Audit) -> CommandError {
     let bad: Vec<String> =
         audit.damaged.iter().map(|damaged| format!("{} {}", damaged.code, damaged.digest)).collect();
     let found = if bad.is_empty() {
@@ -81,10 +83,7 @@ fn broken_off(audit: &Audit) -> CommandError {
     } else {
         format!("damaged: {}", bad.join(", "))
     };
-    CommandError::interrupted(format!(
-        "broken off after {}: {found}",
-        count(audit.checked, "object", "objects")
-    ))
+    stop.broken_off(format!("broken off after {}: {found}", count(audit.checked, "object", "objects")))
 }
 
 impl Verified {

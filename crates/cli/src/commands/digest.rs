@@ -5,26 +5,31 @@ use std::io;
 use std::path::Path;
 
 use requiem_model::BlobDigest;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{DigestFile, DigestVerify};
 use crate::error::CommandError;
 use crate::report::Report;
+use crate::schema;
 use crate::store::cannot;
 
 /// The digest of a file.
-#[derive(Serialize)]
-struct Digested {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Digested {
     ok: bool,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
     bytes: u64,
 }
 
 /// The digest of a file beside the one it should have.
-#[derive(Serialize)]
-struct Verified {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Verified {
     ok: bool,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
+    #[schemars(schema_with = "schema::digest")]
     expected: BlobDigest,
     bytes: u64,
 }

@@ -10,11 +10,12 @@ use kube::api::{Api, DeleteParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Client, ResourceExt};
 use requiem_crds::{Execution, ProofBundle};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::proof_verify::{self, Verdict};
 use crate::arguments::ExecApply;
-use crate::cluster::{connect, refused};
+use crate::cluster::{connect, refused, runtime};
 use crate::error::CommandError;
 use crate::proof_input::{self, Bundle};
 use crate::report::Report;
@@ -26,8 +27,8 @@ use crate::verdict::Findings;
 const MAX_MANIFEST_BYTES: u64 = 2 * 1024 * 1024;
 
 /// The document of an Execution that has ended.
-#[derive(Serialize)]
-struct Ended<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Ended<'a> {
     ok: bool,
     result: &'a str,
     proof: Verdict<'a>,
@@ -42,10 +43,7 @@ struct Outcome {
 /// Runs the command.
 pub(crate) fn run(arguments: &ExecApply) -> Result<Report, CommandError> {
     let execution = parse(&store::read(&arguments.file, MAX_MANIFEST_BYTES)?)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        CommandError::unusable("Runtime", error.to_string(), "see the limits of this process: ulimit -a")
-    })?;
-    let Outcome { result, bundle } = runtime.block_on(apply(arguments, execution))?;
+    let Outcome { result, bundle } = runtime()?.block_on(apply(arguments, execution))?;
     let succeeded = result == "Succeeded";
     let findings = Findings { signatures: bundle.signatures.len(), ..Findings::default() };
     let proof = proof_verify::document(&findings, &bundle.verified);

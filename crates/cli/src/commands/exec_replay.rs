@@ -2,33 +2,41 @@
 
 use requiem_model::attempt::Identity;
 use requiem_model::{BundleRoot, ExecutionRoot, RequestDigest};
-use requiem_proof::compare::{Divergence, divergences};
 use requiem_proof::replays::{MAX_REPLAYS_BYTES, Replays};
 use requiem_proof::{ProofFile, Sealed, Verified};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::ExecReplay;
 use crate::commands::exec_run::{self, Ran};
 use crate::commands::proof_generate::read_result;
+use crate::divergence::{Difference, of_execution};
 use crate::error::CommandError;
+use crate::interrupt::Interrupt;
 use crate::proof_input::{self, Bundle};
 use crate::report::Report;
 use crate::result::{AppliedSandbox, ReportedConfidence};
+use crate::schema;
 use crate::text::{printable, table};
 use crate::{sandbox, store};
 
 /// What came of it.
-#[derive(Serialize)]
-struct Replayed {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Replayed {
     ok: bool,
     agrees: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_divergence: Option<String>,
     divergences: Vec<String>,
+    #[schemars(schema_with = "schema::digest")]
     request_digest: RequestDigest,
+    #[schemars(schema_with = "schema::digest")]
     execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     bundle_root: BundleRoot,
+    #[schemars(schema_with = "schema::digest")]
     replay_execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     replay_bundle_root: BundleRoot,
     replay_uid: String,
     sandbox_applied: AppliedSandbox,
@@ -39,6 +47,10 @@ struct Replayed {
 pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
     // While this process has one thread, as the name spaces demand.
     sandbox::enter()?;
+    let interrupt = Interrupt::watch()?;
+    for path in [&arguments.proof, &arguments.receipts].into_iter().flatten() {
+        store::check_writable(path)?;
+    }
     let original = original(arguments)?;
     let receipts = receipts(arguments, &original.verified)?;
     let identity = Identity {
@@ -50,10 +62,10 @@ pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
     };
     let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
     let request = &original.verified.body.execution.request;
-    let Ran { sealed, verified: again } = exec_run::execute_here(&objects, &identity, request)?;
+    let Ran { sealed, verified: again } = exec_run::execute_here(&objects, &identity, request, &interrupt)?;
     exec_run::remember(arguments.store.cas.as_deref(), &identity, &sealed)?;
     keep(arguments, sealed, receipts)?;
-    let differing = divergences(&original.verified.body.execution, &again.body.execution);
+    let differing = of_execution(&original.verified, &again);
     let document = document(&original.verified, &again, &differing);
     let text = text(&original.verified, &again, &differing);
     Ok(Report::new(&document, text, document.agrees))
@@ -101,8 +113,8 @@ fn keep(arguments: &ExecReplay, sealed: Sealed, receipts: Option<Replays>) -> Re
     Ok(())
 }
 
-fn document(original: &Verified, again: &Verified, differing: &[Divergence]) -> Replayed {
-    let names: Vec<String> = differing.iter().map(ToString::to_string).collect();
+fn document(original: &Verified, again: &Verified, differing: &[Difference]) -> Replayed {
+    let names: Vec<String> = differing.iter().map(|difference| difference.item.clone()).collect();
     let agrees = original.execution_root == again.execution_root;
     Replayed {
         ok: agrees,
@@ -120,13 +132,13 @@ fn document(original: &Verified, again: &Verified, differing: &[Divergence]) -> 
     }
 }
 
-fn text(original: &Verified, again: &Verified, differing: &[Divergence]) -> String {
+fn text(original: &Verified, again: &Verified, differing: &[Difference]) -> String {
     let head = match differing {
         [] => "replayed once, and it agrees: every item has the same content".to_owned(),
         [first, rest @ ..] => {
             let more =
                 if rest.is_empty() { String::new() } else { format!(" and {} more items", rest.len()) };
-            format!("replayed once, and it diverges: first in {}{more}", printable(&first.to_string()))
+            format!("replayed once, and it diverges: first in {}{more}", printable(&first.item))
         }
     };
     let row = |name: &str, one: String, other: String| [name.to_owned(), one, other];
@@ -134,35 +146,8 @@ fn text(original: &Verified, again: &Verified, differing: &[Divergence]) -> Stri
         row("", "THEN".to_owned(), "NOW".to_owned()),
         row("execution root", original.execution_root.to_string(), again.execution_root.to_string()),
     ];
-    for item in differing {
-        let (name, one, other) = (printable(&item.to_string()), item.shown(original), item.shown(again));
-        rows.push(row(&name, one, other));
+    for Difference { item, one, other } in differing {
+        rows.push(row(&printable(item), one.clone(), other.clone()));
     }
     format!("{head}\n{}", table(&rows))
-}
-
-trait Shown {
-    /// What a run has there.
-    fn shown(&self, of: &Verified) -> String;
-}
-
-impl Shown for Divergence {
-    fn shown(&self, of: &Verified) -> String {
-        use requiem_model::result::OutputContent;
-        let (facts, result) = (&of.body.execution, &of.body.execution.result);
-        match self {
-            Self::Request => of.request_digest.to_string(),
-            Self::Engine => printable(&format!("{} {}", facts.engine.name, facts.engine.version)),
-            Self::Exit => crate::result::outcome_in_words(&result.outcome),
-            Self::Stdout => result.stdout.digest.to_string(),
-            Self::Stderr => result.stderr.digest.to_string(),
-            Self::Output(path) => {
-                let found = result.outputs.iter().find(|output| output.path == *path);
-                found.map_or("missing".to_owned(), |output| match &output.content {
-                    OutputContent::Blob { digest, .. } => digest.to_string(),
-                    OutputContent::Tree { digest, .. } => digest.to_string(),
-                })
-            }
-        }
-    }
 }

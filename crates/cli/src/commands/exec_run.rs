@@ -1,7 +1,5 @@
 //! `requiem exec run`: the same steps as the executor's, on this machine and without Kubernetes.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use requiem_cas::TenantStore;
@@ -13,18 +11,22 @@ use requiem_model::result::Stream;
 use requiem_proof::{Expect, Sealed, Verified, verify};
 
 use crate::arguments::ExecRun;
-use crate::document::{Document, MAX_DOCUMENT_BYTES};
+use crate::document::{Document, Keeper, MAX_DOCUMENT_BYTES};
 use crate::error::CommandError;
+use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::result::{RunDocument, outcome_in_words};
 use crate::text::{indented, printable, table};
-use crate::{sandbox, store};
+use crate::{random, sandbox, store};
 
 /// Lines of each stream that people are shown.
 const SHOWN_LINES: usize = 40;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &ExecRun) -> Result<Report, CommandError> {
+    for path in [&arguments.out, &arguments.proof].into_iter().flatten() {
+        store::check_writable(path)?;
+    }
     let outcome = finished(arguments);
     let document = match &outcome {
         Ok((_, document)) => serde_json::to_string_pretty(document),
@@ -42,10 +44,11 @@ fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError
     let document = Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?)?;
     // While this process has one thread, as the name spaces demand.
     sandbox::enter()?;
+    let interrupt = Interrupt::watch()?;
     let identity = identity(&document)?;
     let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
-    let request = document.request(&objects, base(&arguments.request))?;
-    let Ran { sealed, verified } = execute_here(&objects, &identity, &request)?;
+    let request = document.request(&mut Keeper::Store(&objects), base(&arguments.request))?;
+    let Ran { sealed, verified } = execute_here(&objects, &identity, &request, &interrupt)?;
     remember(arguments.store.cas.as_deref(), &identity, &sealed)?;
     if let Some(path) = &arguments.proof {
         let text = sealed.to_file().map_err(|error| store::encoding(&error))?;
@@ -68,6 +71,7 @@ pub(crate) fn execute_here(
     objects: &TenantStore,
     identity: &Identity,
     request: &ExecutionRequest,
+    interrupt: &Interrupt,
 ) -> Result<Ran, CommandError> {
     let runner = sandbox::start()?;
     let claim = executor_claim("requiem-cli").map_err(|error| {
@@ -75,7 +79,8 @@ pub(crate) fn execute_here(
         CommandError::unusable("Environment", message, "mount /proc")
     })?;
     let deps = Deps { store: objects, runner: &runner, claim: &claim, keep: Keep::Strict };
-    let sealed = execute(&deps, identity, request, &[], &sandbox::no_cancel()?)?.sealed;
+    let ran = execute(&deps, identity, request, &[], interrupt.cancel());
+    let sealed = ran.map_err(|failure| interrupt.explain(failure))?.sealed;
     let verified = believed(&sealed)?;
     let SealedAttempt { body, execution_root, bundle_root, .. } = sealed;
     Ok(Ran { sealed: Sealed { body, execution_root, bundle_root }, verified })
@@ -106,11 +111,7 @@ fn identity(document: &Document) -> Result<Identity, CommandError> {
 
 /// A random id of the shape of a UUID, version 4.
 pub(crate) fn random_id() -> Result<String, CommandError> {
-    let mut bytes = [0u8; 16];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(|error| {
-        let message = format!("cannot make a request_id: {error}");
-        CommandError::unusable("Environment", message, "give a request_id in the request")
-    })?;
+    let mut bytes: [u8; 16] = random::bytes()?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -118,7 +119,7 @@ pub(crate) fn random_id() -> Result<String, CommandError> {
     Ok([group(0, 4), group(4, 6), group(6, 8), group(8, 10), group(10, 16)].join("-"))
 }
 
-fn base(request: &Path) -> &Path {
+pub(super) fn base(request: &Path) -> &Path {
     match request.parent() {
         Some(folder) if request != Path::new("-") && !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -1,9 +1,8 @@
 //! `requiem health`: what this machine can do, by trying it.
 
-use std::path::PathBuf;
-
 use requiem_model::confidence::assess;
 use requiem_model::report::{SandboxReport, Status};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::StoreArguments;
@@ -11,18 +10,21 @@ use crate::error::CommandError;
 use crate::proof_text::{sandbox_line, sandbox_rows};
 use crate::report::Report;
 use crate::result::{AppliedSandbox, ReportedConfidence};
+use crate::schema;
 use crate::text::{indented, printable};
 use crate::{sandbox, store};
 
 /// What was found.
-#[derive(Serialize)]
-struct Health {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Health {
     ok: bool,
     version: &'static str,
     kernel: String,
     arch: &'static str,
-    store: PathBuf,
+    /// For reading: a byte that is not UTF-8 shows as U+FFFD.
+    store: String,
     sandbox: AppliedSandbox,
+    #[schemars(schema_with = "schema::report")]
     report: SandboxReport,
     determinism_confidence: ReportedConfidence,
 }
@@ -41,7 +43,7 @@ pub(crate) fn run(arguments: &StoreArguments) -> Result<Report, CommandError> {
             .trim_end()
             .to_owned(),
         arch: std::env::consts::ARCH,
-        store: folder,
+        store: folder.to_string_lossy().into_owned(),
         sandbox: AppliedSandbox::from(&report),
         determinism_confidence: ReportedConfidence::from(&assess(&report)),
         report,
@@ -55,7 +57,7 @@ fn text(health: &Health) -> String {
         health.version,
         printable(&health.kernel),
         health.arch,
-        health.store.display(),
+        printable(&health.store),
         sandbox_line(&health.report),
         indented(&sandbox_rows(&health.report)),
         health.determinism_confidence.text(),

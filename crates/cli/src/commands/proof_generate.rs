@@ -4,6 +4,7 @@
 use requiem_model::result::Stream;
 use requiem_model::{BlobDigest, BundleRoot, ExecutionRoot};
 use requiem_proof::{BundleBody, ProofFile, Sealed, seal};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,15 +13,19 @@ use crate::error::CommandError;
 use crate::proof_input::{self, Bundle, refused};
 use crate::report::Report;
 use crate::result::RunDocument;
+use crate::schema;
+use crate::text::shown;
 use crate::{proof_store, store};
 
 /// Largest result document, in bytes: two streams of which JSON may escape every byte, and a body.
-const MAX_RESULT_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_RESULT_BYTES: u64 = 64 << 20;
 
-#[derive(Serialize)]
-struct Generated {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Generated {
     ok: bool,
+    #[schemars(schema_with = "schema::digest")]
     execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     bundle_root: BundleRoot,
     #[serde(skip_serializing_if = "Option::is_none")]
     objects_in_store: Option<u64>,
@@ -43,16 +48,20 @@ pub(crate) fn run(arguments: &ProofGenerate) -> Result<Report, CommandError> {
         objects_in_store: objects,
     };
     let checked = objects.map_or(String::new(), |count| format!("; its {count} objects are in the store"));
-    let said = format!("wrote {}: bundle root {}{checked}", arguments.out.display(), verified.bundle_root);
+    let said = format!("wrote {}: bundle root {}{checked}", shown(&arguments.out), verified.bundle_root);
     Ok(Report::new(&generated, said, true))
 }
 
 /// Reads a result document and gives back the bundle in it, after both were compared.
 pub(crate) fn read_result(path: &std::path::Path) -> Result<Bundle, CommandError> {
-    let content = store::read(path, MAX_RESULT_BYTES)?;
+    result_of(&store::read(path, MAX_RESULT_BYTES)?, path)
+}
+
+/// The bundle in the content of a result document, which was found at `path`.
+pub(crate) fn result_of(content: &[u8], path: &std::path::Path) -> Result<Bundle, CommandError> {
     let hint = "give the file that `requiem exec run --out FILE` wrote of a run that has a result";
     let wrong = |why: String| CommandError::unusable("E_RESULT", format!("{}: {why}", path.display()), hint);
-    let said = requiem_proof::json::parse(&content).map_err(|error| wrong(error.to_string()))?;
+    let said = requiem_proof::json::parse(content).map_err(|error| wrong(error.to_string()))?;
     let text = |name: &str| {
         let text = said.get(name).and_then(Value::as_str).map(str::to_owned);
         text.ok_or_else(|| wrong(format!("it has no {name}")))

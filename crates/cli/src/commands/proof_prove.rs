@@ -2,18 +2,23 @@
 
 use requiem_model::{BundleRoot, ExecutionRoot};
 use requiem_proof::OutputFile;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::ProofProve;
 use crate::error::CommandError;
 use crate::report::Report;
+use crate::schema;
+use crate::text::shown;
 use crate::{proof_input, store};
 
-#[derive(Serialize)]
-struct Proven<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Proven<'a> {
     ok: bool,
     path: &'a str,
+    #[schemars(schema_with = "schema::digest")]
     execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     bundle_root: BundleRoot,
     bytes: usize,
 }
@@ -39,7 +44,7 @@ pub(crate) fn run(arguments: &ProofProve) -> Result<Report, CommandError> {
     };
     let said = format!(
         "wrote {}: {} bytes, {} + {} hashes up to bundle root {}",
-        arguments.out.display(),
+        shown(&arguments.out),
         text.len(),
         file.output.siblings.len(),
         file.execution.siblings.len(),

@@ -1,6 +1,7 @@
 //! `requiem proof show`: what a bundle says, after it was judged: what ran, how it ended, which isolation was in force.
 
 use requiem_proof::BundleBody;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::ProofFileArgument;
@@ -8,11 +9,12 @@ use crate::error::CommandError;
 use crate::proof_input;
 use crate::proof_text;
 use crate::report::Report;
+use crate::schema;
 use crate::verdict::{Findings, FindingsDocument};
 
 /// The whole body, typed, beside what was recomputed from it.
-#[derive(Serialize)]
-struct Shown<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Shown<'a> {
     ok: bool,
     #[serde(flatten)]
     findings: FindingsDocument,
@@ -20,6 +22,7 @@ struct Shown<'a> {
     bundle_root: String,
     request_digest: String,
     result_digest: String,
+    #[schemars(schema_with = "schema::body")]
     body: &'a BundleBody,
 }
 

@@ -6,6 +6,7 @@ use requiem_model::BundleRoot;
 use requiem_proof::envelope::{PAYLOAD_TYPE, Signature, pae, unsigned};
 use requiem_proof::signer::{Ask, Checked, Context, PURPOSE, Signed, decoded, encoded};
 use requiem_proof::trust::{Algorithm, from_pem, from_ssh};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::ProofSign;
@@ -13,14 +14,18 @@ use crate::crypto::{is_valid, sha256};
 use crate::error::CommandError;
 use crate::proof_input::{self, Bundle};
 use crate::report::Report;
+use crate::schema;
 use crate::signer::{Signer, refused};
 use crate::store;
+use crate::text::shown;
 
-#[derive(Serialize)]
-struct SignedDocument {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct SignedDocument {
     ok: bool,
+    #[schemars(schema_with = "schema::digest")]
     bundle_root: BundleRoot,
     key_id: String,
+    #[schemars(schema_with = "schema::algorithm")]
     algorithm: Algorithm,
     public_key: String,
     signatures: usize,
@@ -50,7 +55,7 @@ pub(crate) fn run(arguments: &ProofSign) -> Result<Report, CommandError> {
     let said = format!(
         "signed by key {} of {}; {} signatures are about bundle root {}",
         signed.key_id,
-        arguments.signer.display(),
+        shown(&arguments.signer),
         bundle.signatures.len(),
         bundle.verified.bundle_root,
     );

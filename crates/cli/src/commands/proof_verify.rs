@@ -6,6 +6,7 @@ use requiem_proof::envelope::Bound;
 use requiem_proof::replays::{MAX_REPLAYS_BYTES, Replays, Tally};
 use requiem_proof::trust::{MAX_TRUST_BYTES, Trust};
 use requiem_proof::{OutputFile, Verified};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::ProofVerify;
@@ -13,19 +14,24 @@ use crate::error::CommandError;
 use crate::proof_input::{self, Bundle, Input};
 use crate::report::Report;
 use crate::result::{AppliedSandbox, ReportedConfidence};
+use crate::schema;
 use crate::text::{printable, table};
 use crate::verdict::{Findings, FindingsDocument, signers};
 use crate::{proof_store, proof_text, store};
 
 /// The document of a verified bundle.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Verdict<'a> {
     ok: bool,
     #[serde(flatten)]
     findings: FindingsDocument,
+    #[schemars(schema_with = "schema::digest")]
     execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     bundle_root: BundleRoot,
+    #[schemars(schema_with = "schema::digest")]
     request_digest: RequestDigest,
+    #[schemars(schema_with = "schema::digest")]
     result_digest: ResultDigest,
     namespace: &'a str,
     name: &'a str,
@@ -37,14 +43,17 @@ pub(crate) struct Verdict<'a> {
 }
 
 /// The document of one output that is shown to be under its roots.
-#[derive(Serialize)]
-struct OutputVerdict<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct OutputVerdict<'a> {
     ok: bool,
     #[serde(flatten)]
     findings: FindingsDocument,
+    #[schemars(schema_with = "schema::digest")]
     execution_root: ExecutionRoot,
+    #[schemars(schema_with = "schema::digest")]
     bundle_root: BundleRoot,
     path: &'a str,
+    #[schemars(schema_with = "schema::content")]
     content: requiem_model::result::OutputContent,
 }
 

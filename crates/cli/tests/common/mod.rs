@@ -69,7 +69,7 @@ impl Desk {
     }
 }
 
-fn said(output: &std::process::Output) -> Said {
+pub(crate) fn said(output: &std::process::Output) -> Said {
     Said {
         // A program that a signal ended has no code.
         code: output.status.code().unwrap_or(-1),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use nix::errno::Errno;
@@ -41,6 +42,8 @@ impl Link {
             .envs(temporary)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
+            // Ctrl-C is for the caller, who ends its runs in order; the runner ends when the caller has.
+            .process_group(0)
             .spawn()
             .map_err(|error| {
                 SandboxError::at(format!("start {}", config.program.display()), errno_of(&error))

@@ -28,10 +28,14 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_dumpable;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use requiem_model::{Layer, Requirement, SandboxPolicy};
 
@@ -41,6 +45,9 @@ use crate::spec::SandboxError;
 use crate::sys;
 use door::Door;
 pub(crate) use ground::{Ground, Site};
+
+/// How long a runner that ends waits for its supervisors; they need milliseconds.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The layers that a run does not switch off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +96,9 @@ pub fn runner_main() -> ExitCode {
         // Only hanging up ends it, in whichever way.
         let _ended = serve(&ground, &caller, None);
     }
+    drop(caller);
+    // One that cannot be waited for ends when this process has.
+    let _still_ending = await_supervisors();
     ground.clean_up();
     ExitCode::from(if served { 0 } else { 2 })
 }
@@ -149,6 +159,31 @@ fn prepare(site: Site<'_>) -> Result<Ground, StepError> {
     // Where nothing else hides it (no namespaces at all), its memory and descriptors stay its own.
     set_dumpable(false).map_err(StepError::at("make the runner undumpable"))?;
     Ok(ground)
+}
+
+/// Waits for the supervisors, who end when their callers hang up: when the caller has waited for this process, nothing of
+/// its runs is left. A supervisor that a caller still holds after [`GRACE`] is told by this process's end.
+fn await_supervisors() -> nix::Result<()> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    let ended = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    sys::process::default_action(Signal::SIGCHLD)?;
+    let until = Instant::now() + GRACE;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::ECHILD) => return Ok(()),
+            Ok(WaitStatus::StillAlive) => {
+                let rest = until.saturating_duration_since(Instant::now());
+                let rest = PollTimeout::try_from(rest).unwrap_or(PollTimeout::ZERO);
+                if poll(&mut [PollFd::new(ended.as_fd(), PollFlags::POLLIN)], rest)? == 0 {
+                    return Ok(());
+                }
+                ended.read_signal()?;
+            }
+            other => drop(other?),
+        }
+    }
 }
 
 /// One caller after the other.

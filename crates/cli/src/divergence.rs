@@ -1,0 +1,67 @@
+//! Two runs beside one another, for people and as a document: what `exec replay` and `drift analyze` say.
+
+use requiem_model::SandboxReport;
+use requiem_model::result::OutputContent;
+use requiem_proof::Verified;
+use requiem_proof::compare::{Divergence, divergences};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::result::outcome_in_words;
+use crate::text::{printable, word};
+
+/// One item in which two runs differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Difference {
+    /// `request`, `engine`, `exit`, `stdout`, `stderr`, `output PATH`, `sandbox LAYER` or `source NAME`.
+    pub(crate) item: String,
+    /// What the first run has there.
+    pub(crate) one: String,
+    /// What the other has.
+    pub(crate) other: String,
+}
+
+/// Everything that an honest re-run must reproduce and that differs. Empty exactly if the execution roots are equal.
+pub(crate) fn of_execution(one: &Verified, other: &Verified) -> Vec<Difference> {
+    let found = divergences(&one.body.execution, &other.body.execution);
+    let difference = |item: &Divergence| Difference {
+        item: item.to_string(),
+        one: shown(item, one),
+        other: shown(item, other),
+    };
+    found.iter().map(difference).collect()
+}
+
+/// Layers and sources of differences that were in another state.
+pub(crate) fn of_sandbox(one: &SandboxReport, other: &SandboxReport) -> Vec<Difference> {
+    let absent = || "unreported".to_owned();
+    let layers = requiem_model::Layer::ALL.into_iter().map(|layer| {
+        let status =
+            |report: &SandboxReport| report.layer(layer).map_or_else(absent, |row| word(&row.status));
+        Difference { item: format!("sandbox {layer}"), one: status(one), other: status(other) }
+    });
+    let sources = requiem_model::report::Source::ALL.into_iter().map(|source| {
+        let state = |report: &SandboxReport| word(&report.source(source));
+        Difference { item: format!("source {}", word(&source)), one: state(one), other: state(other) }
+    });
+    layers.chain(sources).filter(|difference| difference.one != difference.other).collect()
+}
+
+/// What a run has at an item.
+fn shown(item: &Divergence, of: &Verified) -> String {
+    let (facts, result) = (&of.body.execution, &of.body.execution.result);
+    match item {
+        Divergence::Request => of.request_digest.to_string(),
+        Divergence::Engine => printable(&format!("{} {}", facts.engine.name, facts.engine.version)),
+        Divergence::Exit => outcome_in_words(&result.outcome),
+        Divergence::Stdout => result.stdout.digest.to_string(),
+        Divergence::Stderr => result.stderr.digest.to_string(),
+        Divergence::Output(path) => {
+            let found = result.outputs.iter().find(|output| output.path == *path);
+            found.map_or("missing".to_owned(), |output| match &output.content {
+                OutputContent::Blob { digest, .. } => digest.to_string(),
+                OutputContent::Tree { digest, .. } => digest.to_string(),
+            })
+        }
+    }
+}
