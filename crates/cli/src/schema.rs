@@ -45,6 +45,11 @@ pub(crate) fn digest(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "pattern": "^blake3:[0-9a-f]{64}$"})
 }
 
+/// Digests of any kind.
+pub(crate) fn digests(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": digest(generator)})
+}
+
 /// A level of determinism confidence.
 pub(crate) fn level(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"enum": ["best_effort", "medium", "high"]})

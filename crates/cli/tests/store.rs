@@ -164,7 +164,7 @@ fn info_tells_what_names_an_object() {
         (&"blob".into(), &5.into(), &5.into())
     );
     let named = &info["referenced_by"];
-    assert_eq!(named["pins"], serde_json::json!(["greeting"]));
+    assert_eq!(named["pins"], serde_json::json!([{"name": "greeting"}]));
     assert_eq!(named["trees"], serde_json::json!([tree]));
     assert_eq!(named["bundles"], serde_json::json!([root.to_string()]));
     assert_eq!(

@@ -10,6 +10,7 @@ use requiem_cas::Exclusive;
 use requiem_cas::gc::{Count, Plan, Root, Swept};
 use requiem_executor::retained::{Place, Retained};
 use requiem_model::BlobDigest;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cas_arguments::CasGc;
@@ -17,6 +18,7 @@ use crate::error::CommandError;
 use crate::interrupt::Stop;
 use crate::named::objects_of;
 use crate::report::Report;
+use crate::schema;
 use crate::text::{bytes, count, table};
 use crate::{meter, store};
 
@@ -24,8 +26,8 @@ use crate::{meter, store};
 const SHOWN: usize = 100;
 
 /// What goes, what stays, and why.
-#[derive(Serialize)]
-struct Collected {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Collected {
     ok: bool,
     deleted: bool,
     older_than_seconds: u64,
@@ -44,21 +46,22 @@ struct Collected {
     objects: Vec<Named>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Amount {
     objects: u64,
     stored_bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Results {
     journal: usize,
     archive: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Named {
     tenant: String,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_bytes: Option<u64>,

@@ -5,6 +5,7 @@ use requiem_cas::gc::Object;
 use requiem_cas::{StoreError, Tenant};
 use requiem_executor::retained::{Place, Retained};
 use requiem_model::BlobDigest;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cas_arguments::CasInfo;
@@ -12,6 +13,7 @@ use crate::error::CommandError;
 use crate::meter;
 use crate::named::objects_of;
 use crate::report::Report;
+use crate::schema;
 use crate::store::{self, Looked, rfc3339};
 use crate::text::{bytes, count, printable, table};
 
@@ -19,20 +21,23 @@ use crate::text::{bytes, count, printable, table};
 const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// What is known.
-#[derive(Serialize)]
-struct Info {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Info {
     ok: bool,
     tenant: String,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
     kind: &'static str,
     bytes: u64,
     stored_bytes: u64,
     compressed: bool,
-    /// When its file was made; null where the file system does not keep that.
+    /// When its file was made; absent where the file system does not keep that.
+    #[serde(skip_serializing_if = "Option::is_none")]
     created: Option<String>,
     /// When somebody last put it, to ten minutes.
     last_put: String,
-    /// When its file was last read; null if that is not known.
+    /// When its file was last read; absent if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     last_read: Option<String>,
     last_read_note: &'static str,
     referenced_by: References,
@@ -40,15 +45,24 @@ struct Info {
     unknown: Vec<String>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
 struct References {
-    pins: Vec<Option<String>>,
+    pins: Vec<PinName>,
+    #[schemars(schema_with = "schema::digests")]
     pinned_documents: Vec<BlobDigest>,
     /// Attempts in the journal.
     results: Vec<String>,
     /// Bundle roots in the archive.
     bundles: Vec<String>,
+    #[schemars(schema_with = "schema::digests")]
     trees: Vec<BlobDigest>,
+}
+
+/// A pin, which need not have a name.
+#[derive(Serialize, JsonSchema)]
+struct PinName {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 /// Runs the command.
@@ -95,7 +109,7 @@ fn references(
     let (mut found, mut unknown) = (References::default(), Vec::new());
     for pin in looked.shelves.pins(tenant)? {
         if pin.digest == *digest {
-            found.pins.push(pin.name);
+            found.pins.push(PinName { name: pin.name });
         } else {
             match looked.shelves.read(tenant, &pin.digest, MAX_DOCUMENT) {
                 Ok(Some(document)) if names(&objects_of(&document), digest) => {
@@ -161,7 +175,7 @@ fn text(info: &Info) -> String {
     ];
     let named = &info.referenced_by;
     rows.extend(
-        named.pins.iter().map(|name| row("pin", printable(name.as_deref().unwrap_or("without a name")))),
+        named.pins.iter().map(|pin| row("pin", printable(pin.name.as_deref().unwrap_or("without a name")))),
     );
     rows.extend(named.pinned_documents.iter().map(|digest| row("pinned document", digest.to_string())));
     rows.extend(

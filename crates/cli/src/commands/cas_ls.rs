@@ -5,20 +5,34 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 
 use requiem_cas::examine::{Damage, Kind, Sizes};
 use requiem_model::BlobDigest;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cas_arguments::CasLs;
 use crate::error::CommandError;
 use crate::report::Report;
+use crate::schema;
 use crate::store;
 
-/// One object. What cannot be told is null, and `error_code` says why.
-#[derive(Serialize)]
-struct Row<'a> {
+/// The document that is written row by row.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is made: a store may be larger than memory")]
+pub(super) struct Listed<'a> {
+    ok: bool,
+    objects: Vec<Row<'a>>,
+}
+
+/// One object. What cannot be told is absent, and `error_code` says why.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Row<'a> {
     tenant: &'a str,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
+    #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stored_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<&'static str>,

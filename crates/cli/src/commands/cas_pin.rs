@@ -6,12 +6,14 @@ use std::time::SystemTime;
 use requiem_cas::gc::Object;
 use requiem_cas::{Node, Pin, StoreError, Tenant, TenantStore};
 use requiem_model::{BlobDigest, TreeDigest};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cas_arguments::{CasLs, CasPin, CasPinOne};
 use crate::error::CommandError;
 use crate::named::objects_of;
 use crate::report::Report;
+use crate::schema;
 use crate::store;
 use crate::text::{count, printable, table};
 
@@ -19,25 +21,27 @@ use crate::text::{count, printable, table};
 const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// One pin.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Row {
     tenant: String,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     pinned_at: String,
 }
 
-#[derive(Serialize)]
-struct Pins {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Pins {
     ok: bool,
     pins: Vec<Row>,
 }
 
-#[derive(Serialize)]
-struct Added {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Added {
     ok: bool,
     tenant: String,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,

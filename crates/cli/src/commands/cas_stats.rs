@@ -2,17 +2,19 @@
 
 use requiem_cas::stats::Stats;
 use requiem_model::BlobDigest;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cas_arguments::CasStats;
 use crate::error::CommandError;
 use crate::report::Report;
+use crate::schema;
 use crate::text::{bytes, count, printable, table};
 use crate::{meter, store};
 
 /// What was counted.
-#[derive(Serialize)]
-struct Counted {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Counted {
     ok: bool,
     tenants: u64,
     objects: u64,
@@ -31,23 +33,25 @@ struct Counted {
     unknown_entries: Vec<Unknown>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Large {
     tenant: String,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
     bytes: u64,
     stored_bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Unreadable {
     tenant: String,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
     error_code: &'static str,
     why: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Unknown {
     path: String,
     why: &'static str,

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use requiem_cas::audit::{Audit, Extent, Progress};
 use requiem_cas::bound::{CONFIDENCE_PERCENT, most_corrupt};
 use requiem_model::BlobDigest;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cas_arguments::CasVerify;
@@ -12,12 +13,13 @@ use crate::commands::cas_stats::Unknown;
 use crate::error::CommandError;
 use crate::interrupt::Stop;
 use crate::report::Report;
+use crate::schema;
 use crate::text::{bytes, count, printable};
 use crate::{meter, store};
 
 /// What was found.
-#[derive(Serialize)]
-struct Verified {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Verified {
     ok: bool,
     extent: &'static str,
     /// N: objects in the store.
@@ -35,9 +37,10 @@ struct Verified {
     upper_bound: Option<UpperBound>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Damaged {
     tenant: String,
+    #[schemars(schema_with = "schema::digest")]
     digest: BlobDigest,
     path: String,
     error_code: &'static str,
@@ -45,7 +48,7 @@ struct Damaged {
 }
 
 /// How many of all objects may be corrupt.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct UpperBound {
     confidence_percent: u32,
     method: &'static str,

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    cas_get, cas_put, completions, digest, doctor, drift_analyze, exec_apply, exec_explain, exec_replay,
-    health, man, proof_generate, proof_prove, proof_show, proof_sign, proof_verify, sandbox_explain,
-    sandbox_probe, version,
+    cas_gc, cas_get, cas_info, cas_ls, cas_pin, cas_put, cas_stats, cas_verify, completions, digest, doctor,
+    drift_analyze, exec_apply, exec_explain, exec_replay, health, man, proof_generate, proof_prove,
+    proof_show, proof_sign, proof_verify, sandbox_explain, sandbox_probe, version,
 };
 use crate::arguments::SchemaArguments;
 use crate::error::{CommandError, Refusal};
@@ -31,6 +31,14 @@ const DOCUMENTS: &[Entry] = &[
     ("exec-replay", "a run beside its replay", of::<exec_replay::Replayed>),
     ("cas-put", "what was put", of::<cas_put::Put>),
     ("cas-get", "what was written where, with --out", of::<cas_get::Got<'_>>),
+    ("cas-ls", "the objects of a store", of::<cas_ls::Listed<'_>>),
+    ("cas-info", "what is known of an object", of::<cas_info::Info>),
+    ("cas-stats", "what a store holds", of::<cas_stats::Counted>),
+    ("cas-verify", "what is not what its name says", of::<cas_verify::Verified>),
+    ("cas-pin-add", "what is kept from now on", of::<cas_pin::Added>),
+    ("cas-pin-rm", "the pins that were let go of", of::<cas_pin::Pins>),
+    ("cas-pin-ls", "all pins", of::<cas_pin::Pins>),
+    ("cas-gc", "what goes, what stays, and why", of::<cas_gc::Collected>),
     ("digest-file", "the digest of a file", of::<digest::Digested>),
     ("digest-verify", "the digest of a file beside the one it should have", of::<digest::Verified>),
     ("proof-generate", "the roots of what was generated", of::<proof_generate::Generated>),
