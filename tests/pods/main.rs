@@ -7,3 +7,4 @@ mod nodes;
 mod pools;
 mod site;
 mod tiers;
+mod values;

@@ -25,12 +25,13 @@ impl Trouble {
 
     /// How far it lies from a mere consequence of something else: the first of several is told first.
     pub fn rank(&self) -> usize {
-        const ORDER: [Reason; 8] = [
+        const ORDER: [Reason; 9] = [
             Reason::CertificateUnavailable,
             Reason::PodRefused,
             Reason::QuotaExceeded,
             Reason::ProfileMissing,
             Reason::ImageUnavailable,
+            Reason::ValueUnavailable,
             Reason::ExecutorOutOfMemory,
             Reason::ExecutorCrashing,
             Reason::Unschedulable,
@@ -111,6 +112,19 @@ fn uncreated(pod: &str, container: &ContainerStatus, reason: &str, said: &str) -
                 "container {name} of pod {pod} is not started: {said}; put the profile \
                  (config/profiles/seccomp/runner.json) into the seccomp folder of the node's kubelet at the path of \
                  spec.pods.seccompProfile, or choose tier T3"
+            ),
+        );
+    }
+    // The kubelet's words for what an environment variable refers to: `secret "x" not found`, `couldn't find key k in Secret ns/x`.
+    let value = said.starts_with("secret \"")
+        || said.starts_with("configmap \"")
+        || said.starts_with("couldn't find key");
+    if reason == "CreateContainerConfigError" && value {
+        return Trouble::new(
+            Reason::ValueUnavailable,
+            format!(
+                "a value that spec.env takes by valueFrom cannot be had: {said}; create what is missing, or the key in it, in \
+                 the namespace of the Execution; it goes on by itself"
             ),
         );
     }
@@ -253,6 +267,20 @@ mod tests {
         let profile =
             waiting("CreateContainerError", "cannot load seccomp profile \"/x/requiem/runner.json\"");
         check(workload(profile, json!({})), "ProfileMissing", &["/x/requiem/runner.json", "choose tier T3"]);
+        for said in [
+            "secret \"app\" not found",
+            "configmap \"app\" not found",
+            "couldn't find key k in Secret ns/app",
+        ] {
+            let missing = waiting("CreateContainerConfigError", said);
+            check(
+                workload(missing, json!({})),
+                "ValueUnavailable",
+                &[said, "create what is missing", "spec.env"],
+            );
+        }
+        let other = waiting("CreateContainerConfigError", "container has runAsNonRoot");
+        check(workload(other, json!({})), "ExecutorCrashing", &["runAsNonRoot"]);
         let killed = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
         let loops = waiting("CrashLoopBackOff", "back-off");
         check(executor(loops.clone(), killed.clone()), "ExecutorOutOfMemory", &["resources.executor"]);
