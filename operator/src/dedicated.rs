@@ -138,6 +138,8 @@ pub async fn make(context: &Context, plan: &Plan, spec: &DedicatedPod, n: u32) -
         return Err(Trouble { reason: Reason::CertificateUnavailable, message: error.to_string() });
     }
     let pod = build(plan, spec, image, n);
+    // Pods of earlier attempts have lost them. They would only take the room, and perhaps the quota, of this one.
+    clear(context, &plan.key, &plan.uid).await;
     match context.writer.create(&pod).await {
         Ok(_) => {
             context.metrics.pod("created", "Dedicated");
@@ -150,6 +152,19 @@ pub async fn make(context: &Context, plan: &Plan, spec: &DedicatedPod, n: u32) -
             Err(trouble)
         }
     }
+}
+
+/// Makes sure that this process has a certificate to show to the executors of pods that may be older than itself.
+///
+/// # Errors
+/// Why there is none, for the status.
+pub async fn introduce(context: &Context, plan: &Plan) -> Result<(), Trouble> {
+    let has_none = context.pods.of_execution(&plan.key, &plan.uid).is_ok_and(|members| members.is_empty());
+    if plan.pod.is_none() || has_none {
+        return Ok(());
+    }
+    let ensured = context.certificates.ensure(&plan.key.namespace, false).await;
+    ensured.map_err(|error| Trouble { reason: Reason::CertificateUnavailable, message: error.to_string() })
 }
 
 /// Deletes every pod of the Execution `key` with this UID that is known.
@@ -195,8 +210,14 @@ pub fn is_of(pod: &Pod, key: &Key, uid: &str) -> bool {
 }
 
 fn reworded(trouble: Trouble) -> Trouble {
-    let message = trouble.message.replace("spec.pods.workloadImage", "spec.executor.pod.image");
-    Trouble { message: message.replace("spec.pods", "spec.executor.pod"), ..trouble }
+    Trouble { message: in_words_of_executions(&trouble.message), ..trouble }
+}
+
+/// Troubles name fields of a pool; here they are those of the Execution, which has one slot.
+pub fn in_words_of_executions(message: &str) -> String {
+    let message = message.replace(", or lower spec.pods.slots", "");
+    let message = message.replace("spec.pods.workloadImage", "spec.executor.pod.image");
+    message.replace("spec.pods", "spec.executor.pod")
 }
 
 #[cfg(test)]
