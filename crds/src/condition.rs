@@ -81,6 +81,8 @@ pub enum Reason {
     PodStarting,
     /// Of a pool: an image of its pods cannot be had.
     ImageUnavailable,
+    /// Of an Execution: a Secret or ConfigMap from which its pod takes a value, or the key in it, is not there.
+    ValueUnavailable,
     /// Of a pool: the seccomp profile is not on the node.
     ProfileMissing,
     /// Of a pool: no node takes a pod.
@@ -193,7 +195,7 @@ impl From<bool> for ConditionStatus {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Queued,
         Self::Running,
         Self::Retrying,
@@ -212,6 +214,7 @@ impl Reason {
         Self::PodsChanging,
         Self::PodStarting,
         Self::ImageUnavailable,
+        Self::ValueUnavailable,
         Self::ProfileMissing,
         Self::Unschedulable,
         Self::QuotaExceeded,
@@ -243,6 +246,7 @@ impl Reason {
             Self::PodsChanging => "PodsChanging",
             Self::PodStarting => "PodStarting",
             Self::ImageUnavailable => "ImageUnavailable",
+            Self::ValueUnavailable => "ValueUnavailable",
             Self::ProfileMissing => "ProfileMissing",
             Self::Unschedulable => "Unschedulable",
             Self::QuotaExceeded => "QuotaExceeded",

@@ -5,11 +5,13 @@
 
 use requiem_model::request::{EnvVar, Input, InputSource, MAX_TEXT_BYTES};
 use requiem_model::{
-    BlobDigest, DigestError, EnvName, ExecutionRequest, Limits, NameError, RelPath, RequestError,
-    SandboxPolicy, canon,
+    BlobDigest, DataKey, DigestError, EnvName, EnvRef, ExecutionRequest, Limits, NameError, ObjectName,
+    RelPath, RequestError, SandboxPolicy, ValueSource, canon,
 };
 
-use crate::execution::{ExecutionSpec, InputSpec, LimitsSpec, PolicySpec, StdinSpec};
+use crate::execution::{
+    CacheMode, EnvVarSpec, ExecutionSpec, InputSpec, KeyRef, LimitsSpec, PolicySpec, StdinSpec, ValueFromSpec,
+};
 use crate::quantity::ByteQuantity;
 
 /// The request of `spec`, normalised, and the inline texts that it names by digest, each once.
@@ -18,9 +20,11 @@ use crate::quantity::ByteQuantity;
 /// The first field that breaks a rule.
 pub fn to_request(spec: &ExecutionSpec) -> Result<(ExecutionRequest, Vec<String>), RequestError> {
     let mut inline = Inline::default();
+    let (env, env_refs) = environment(spec)?;
     let request = ExecutionRequest {
         argv: spec.command.iter().chain(&spec.args).cloned().collect(),
-        env: environment(spec)?,
+        env,
+        env_refs,
         working_dir: spec.working_dir.as_deref().map(|path| relative("spec.workingDir", path)).transpose()?,
         stdin: spec.stdin.as_ref().map(|stdin| stdin_digest(stdin, &mut inline)).transpose()?,
         inputs: spec.inputs.iter().map(|input| input_of(input, &mut inline)).collect::<Result<_, _>>()?,
@@ -35,6 +39,9 @@ pub fn to_request(spec: &ExecutionSpec) -> Result<(ExecutionRequest, Vec<String>
     })?;
     Ok((request, inline.texts))
 }
+
+/// Secrets whose holder can pass for an executor.
+const KEYS_OF_EXECUTORS: [&str; 2] = ["requiem-ca", "requiem-executor-tls"];
 
 /// Inline texts in order of appearance.
 #[derive(Default)]
@@ -54,14 +61,57 @@ impl Inline {
     }
 }
 
-fn environment(spec: &ExecutionSpec) -> Result<Vec<EnvVar>, RequestError> {
-    let variable = |var: &crate::execution::EnvVarSpec| {
+fn environment(spec: &ExecutionSpec) -> Result<(Vec<EnvVar>, Vec<EnvRef>), RequestError> {
+    let (mut env, mut env_refs) = (Vec::new(), Vec::new());
+    for var in &spec.env {
         let name = EnvName::parse(&var.name).map_err(|error: NameError| {
             RequestError::new("spec.env", error.to_string(), "rename the variable")
         })?;
-        Ok(EnvVar { name, value: var.value.clone() })
+        match &var.value_from {
+            None => env.push(EnvVar { name, value: var.value.clone() }),
+            Some(from) => env_refs.push(EnvRef { source: reference(spec, var, from)?, name }),
+        }
+    }
+    Ok((env, env_refs))
+}
+
+/// Where the value of `var` stands, and whether it may be had at all.
+fn reference(
+    spec: &ExecutionSpec,
+    var: &EnvVarSpec,
+    from: &ValueFromSpec,
+) -> Result<ValueSource, RequestError> {
+    let refuse = |why: &str, hint| {
+        Err(RequestError::new(format!("spec.env[{}].valueFrom", var.name), why.to_owned(), hint))
     };
-    spec.env.iter().map(variable).collect()
+    if !var.value.is_empty() {
+        return refuse("and value exclude one another", "remove one of them");
+    }
+    if spec.executor.pod.is_none() {
+        let hint = "name spec.executor.pod: the kubelet of a pod of its own resolves it, and nobody else may";
+        return refuse("needs a pod for this Execution alone", hint);
+    }
+    if matches!(spec.cache, Some(CacheMode::Use | CacheMode::Refresh)) {
+        let hint =
+            "remove spec.cache: the proof does not hold the value, so no result can answer for another";
+        return refuse("and spec.cache exclude one another", hint);
+    }
+    let parts = |key: &KeyRef| {
+        let wrong = |error: NameError| {
+            let field = format!("spec.env[{}].valueFrom", var.name);
+            RequestError::new(field, error.to_string(), "copy it as kubectl describe shows it")
+        };
+        Ok((ObjectName::parse(&key.name).map_err(wrong)?, DataKey::parse(&key.key).map_err(wrong)?))
+    };
+    match (&from.secret_key_ref, &from.config_map_key_ref) {
+        (Some(secret), None) if KEYS_OF_EXECUTORS.contains(&secret.name.as_str()) => refuse(
+            "names a Secret with keys of executors",
+            "name another Secret: no command may have those keys",
+        ),
+        (Some(secret), None) => parts(secret).map(|(name, key)| ValueSource::Secret { name, key }),
+        (None, Some(map)) => parts(map).map(|(name, key)| ValueSource::ConfigMap { name, key }),
+        _ => refuse("must have exactly one of secretKeyRef and configMapKeyRef", "keep one"),
+    }
 }
 
 fn outputs(spec: &ExecutionSpec) -> Result<Vec<RelPath>, RequestError> {
@@ -150,11 +200,26 @@ fn in_yaml(error: RequestError) -> RequestError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execution::{EnvVarSpec, LayerRequirement};
+    use crate::execution::LayerRequirement;
+    use crate::executor_pool::DedicatedPod;
     use requiem_model::{Layer, Requirement, TreeDigest};
 
     fn spec() -> ExecutionSpec {
         ExecutionSpec::new(vec!["/bin/echo".into()])
+    }
+
+    fn own_pod() -> DedicatedPod {
+        serde_json::from_value(serde_json::json!({"image": "debian"})).unwrap()
+    }
+
+    fn object(name: &str) -> ObjectName {
+        ObjectName::parse(name).unwrap()
+    }
+
+    fn referring(secret: &str, key: &str) -> EnvVarSpec {
+        let key = Some(KeyRef { name: secret.into(), key: key.into() });
+        let value_from = Some(ValueFromSpec { secret_key_ref: key, config_map_key_ref: None });
+        EnvVarSpec { name: "S".into(), value_from, ..EnvVarSpec::default() }
     }
 
     fn input(path: &str) -> InputSpec {
@@ -174,7 +239,16 @@ mod tests {
         let tree = TreeDigest::from_bytes([7; 32]);
         spec.args = vec!["a".into()];
         spec.working_dir = Some("d".into());
-        spec.env = vec![EnvVarSpec { name: "A".into(), value: "1".into() }];
+        let from = |secret, config_map| {
+            Some(ValueFromSpec { secret_key_ref: secret, config_map_key_ref: config_map })
+        };
+        let key = |name: &str| Some(KeyRef { name: name.into(), key: "k".into() });
+        spec.env = vec![
+            EnvVarSpec { name: "A".into(), value: "1".into(), value_from: None },
+            EnvVarSpec { name: "S".into(), value_from: from(key("secret"), None), ..EnvVarSpec::default() },
+            EnvVarSpec { name: "M".into(), value_from: from(None, key("map")), ..EnvVarSpec::default() },
+        ];
+        spec.executor.pod = Some(own_pod());
         spec.stdin = Some(StdinSpec { inline: Some("in".into()), blob: None });
         spec.inputs = vec![
             InputSpec { inline: None, tree: Some(tree.to_string()), ..input("t") },
@@ -199,6 +273,16 @@ mod tests {
         let expected = ExecutionRequest {
             argv: vec!["/bin/echo".into(), "a".into()],
             env: vec![EnvVar { name: EnvName::parse("A").unwrap(), value: "1".into() }],
+            env_refs: vec![
+                EnvRef {
+                    name: EnvName::parse("M").unwrap(),
+                    source: ValueSource::ConfigMap { name: object("map"), key: DataKey::parse("k").unwrap() },
+                },
+                EnvRef {
+                    name: EnvName::parse("S").unwrap(),
+                    source: ValueSource::Secret { name: object("secret"), key: DataKey::parse("k").unwrap() },
+                },
+            ],
             working_dir: Some(RelPath::parse("d").unwrap()),
             stdin: Some(blob),
             inputs: vec![
@@ -252,8 +336,26 @@ mod tests {
         check("spec.command", |s| s.command.clear());
         check("spec.command", |s| s.command[0] = "a/b".into());
         check("spec.workingDir", |s| s.working_dir = Some("../x".into()));
-        check("spec.env", |s| s.env = vec![EnvVarSpec { name: "A=".into(), value: String::new() }]);
-        check("spec.env[A]", |s| s.env = vec![EnvVarSpec { name: "A".into(), value: String::new() }; 2]);
+        check("spec.env", |s| s.env = vec![EnvVarSpec { name: "A=".into(), ..EnvVarSpec::default() }]);
+        check("spec.env[A]", |s| s.env = vec![EnvVarSpec { name: "A".into(), ..EnvVarSpec::default() }; 2]);
+        check("spec.env[S].valueFrom", |s| s.env = vec![referring("s", "k")]);
+        let with_pod: [fn(&mut ExecutionSpec); 7] = [
+            |s| s.env = vec![EnvVarSpec { value: "v".into(), ..referring("s", "k") }],
+            |s| (s.cache, s.env) = (Some(CacheMode::Use), vec![referring("s", "k")]),
+            |s| (s.cache, s.env) = (Some(CacheMode::Refresh), vec![referring("s", "k")]),
+            |s| s.env = vec![referring("requiem-executor-tls", "tls.key")],
+            |s| s.env = vec![referring("S", "k")],
+            |s| s.env = vec![referring("s", "..")],
+            |s| {
+                s.env = vec![EnvVarSpec { value_from: Some(ValueFromSpec::default()), ..referring("s", "k") }]
+            },
+        ];
+        for change in with_pod {
+            let mut bad = spec();
+            bad.executor.pod = Some(own_pod());
+            change(&mut bad);
+            assert_eq!(to_request(&bad).unwrap_err().field, "spec.env[S].valueFrom");
+        }
         check("spec.stdin", |s| s.stdin = Some(StdinSpec::default()));
         check("spec.stdin.blob", |s| s.stdin = Some(StdinSpec { inline: None, blob: Some("x".into()) }));
         check("spec.inputs", |s| s.inputs = vec![input("/x")]);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::executor_pool::DedicatedPod;
 use crate::quantity::ByteQuantity;
-use crate::rules::{immutable, refusing, valid};
+use crate::rules::{all_valid, immutable, refusing, valid};
 use crate::status::ExecutionStatus;
 use crate::{DEFAULT_POOL, schema};
 
@@ -122,7 +122,17 @@ use crate::{DEFAULT_POOL, schema};
     validation = refusing(
         "!oldSelf.cancel || self.cancel",
         "'cancel is immutable once true: a cancelled run cannot be resumed'"
-    )
+    ),
+    validation = all_valid(&[
+        (
+            "!has(self.env) || has(self.executor.pod) || !self.env.exists(e, has(e.valueFrom))",
+            "env with valueFrom needs executor.pod: a value reaches a command in a pod of its own only, by the kubelet"
+        ),
+        (
+            "!has(self.env) || !has(self.cache) || self.cache == \"Never\" || !self.env.exists(e, has(e.valueFrom))",
+            "env with valueFrom and cache Use or Refresh exclude one another: the proof does not hold the value"
+        ),
+    ])
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutionSpec {
@@ -196,7 +206,11 @@ pub struct ExecutionSpec {
 }
 
 /// One environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[x_kube(validation = valid(
+    "!has(self.valueFrom) || !has(self.value) || self.value == ''",
+    "value and valueFrom exclude one another: remove one of them"
+))]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVarSpec {
     /// Name of the variable.
@@ -206,6 +220,44 @@ pub struct EnvVarSpec {
     #[serde(default)]
     #[schemars(schema_with = "schema::text")]
     pub value: String,
+    /// Where the value stands instead, for an Execution with `executor.pod`. The kubelet brings it to the command; it is in no
+    /// digest, proof, status or log, so the result is never more than best_effort and answers nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<ValueFromSpec>,
+}
+
+/// Where a value stands: exactly one of its fields.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[x_kube(
+    validation = valid(
+        "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+        "exactly one of secretKeyRef and configMapKeyRef must be given"
+    ),
+    validation = valid(
+        "!has(self.secretKeyRef) || !(self.secretKeyRef.name in ['requiem-ca', 'requiem-executor-tls'])",
+        "requiem-ca and requiem-executor-tls hold the keys of executors, which no command may have"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ValueFromSpec {
+    /// A key of a Secret in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeyRef>,
+    /// A key of a ConfigMap in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeyRef>,
+}
+
+/// A key of an object in the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyRef {
+    /// Name of the object.
+    #[schemars(schema_with = "schema::object_name")]
+    pub name: String,
+    /// The key within it.
+    #[schemars(schema_with = "schema::data_key")]
+    pub key: String,
 }
 
 /// Standard input: exactly one of its fields.

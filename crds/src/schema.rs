@@ -81,6 +81,11 @@ pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A key of a Secret or a ConfigMap.
+pub(crate) fn data_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 253, "pattern": r"^[-._a-zA-Z0-9]+$" })
+}
+
 /// A reference to a container image.
 pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^[^\s]+$" })

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -211,8 +211,15 @@ impl Daemon {
             metrics: Arc::clone(&metrics),
         };
         let folder = config.store.clone();
-        let health =
-            Health { attempts: Arc::clone(&attempts), runners, identity, store: folder, metrics, stopping };
+        let health = Health {
+            attempts: Arc::clone(&attempts),
+            runners,
+            identity,
+            store: folder,
+            metrics,
+            stopping,
+            doubts: Mutex::default(),
+        };
         Ok(Self {
             attempts,
             api: Arc::new(api),

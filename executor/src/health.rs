@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -19,6 +19,8 @@ pub(crate) struct Health {
     pub(crate) store: PathBuf,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Checks that failed last, so that the log has every change once.
+    pub(crate) doubts: Mutex<Vec<&'static str>>,
 }
 
 impl Health {
@@ -28,13 +30,33 @@ impl Health {
         let store = try_write(&self.store.join("journal/ready.probe")).map_err(|error| error.to_string());
         let seconds = i64::try_from(unix_millis() / 1000).unwrap_or(i64::MAX);
         let certificate = self.identity.condition().verdict(seconds);
-        vec![
+        let checks = vec![
             ("runner", self.runners.check()),
             ("journal", journal),
             ("store", store),
             ("certificate", certificate),
             ("open", self.is_open()),
-        ]
+        ];
+        self.log(&checks);
+        checks
+    }
+
+    /// Whoever asks sees a status; whoever looks for the reason has the log.
+    fn log(&self, checks: &[(&'static str, Result<(), String>)]) {
+        let failed: Vec<_> =
+            checks.iter().filter_map(|(name, check)| check.as_ref().err().map(|why| (*name, why))).collect();
+        let names = failed.iter().map(|(name, _)| *name).collect();
+        let before =
+            std::mem::replace(&mut *self.doubts.lock().unwrap_or_else(PoisonError::into_inner), names);
+        if before.iter().eq(failed.iter().map(|(name, _)| name)) {
+            return;
+        }
+        for (check, why) in &failed {
+            tracing::warn!(check, why, "not ready");
+        }
+        if failed.is_empty() {
+            tracing::info!("ready again");
+        }
     }
 
     fn is_open(&self) -> Result<(), String> {

@@ -12,10 +12,14 @@ use common::{Daemon, error, failed, input, path_of, processes_with, sealed, shel
 use hyper::{Method, StatusCode};
 use nix::sys::signal::Signal;
 use requiem_model::attempt::Capabilities;
-use requiem_model::report::Status;
+use requiem_model::confidence::Level;
+use requiem_model::report::{Source, SourceState, Status};
 use requiem_model::request::{Input, InputSource};
 use requiem_model::result::FailureReason;
-use requiem_model::{Layer, Outcome, RelPath, Requirement, SandboxPolicy};
+use requiem_model::{
+    BlobDigest, DataKey, EnvName, EnvRef, Layer, ObjectName, Outcome, RelPath, Requirement, SandboxPolicy,
+    ValueSource,
+};
 
 /// The role that a restricted container's program begins in.
 #[test]
@@ -203,6 +207,73 @@ async fn a_stranger_is_no_runner() {
     let _workload = pod.workload();
     ready(&daemon).await;
     assert!(UnixStream::connect(pod.socket()).is_err(), "nobody listens while a runner is connected");
+}
+
+fn secret(variable: &str, name: &str, key: &str) -> EnvRef {
+    let (name, key) = (ObjectName::parse(name).unwrap(), DataKey::parse(key).unwrap());
+    EnvRef { name: EnvName::parse(variable).unwrap(), source: ValueSource::Secret { name, key } }
+}
+
+/// Files below `folder` that hold `needle`.
+fn holders(folder: &std::path::Path, needle: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => found.extend(holders(&path, needle)),
+            kind if kind.is_file() => {
+                let bytes = std::fs::read(&path).unwrap();
+                found.extend(
+                    bytes.windows(needle.len()).any(|part| part == needle.as_bytes()).then_some(path),
+                );
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_a_request_refers_to_goes_from_the_runner_to_the_command_and_nowhere_else() {
+    const VALUE: &str = "canary-7d1f0a52";
+    for tier in [Tier::T1, Tier::T3] {
+        let pod = Pod::new(tier);
+        let daemon = pod.executor(&[]);
+        let token = secret("TOKEN", "registry", "token");
+        let other = secret("TOKEN", "registry", "other");
+        let _workload = pod.workload_with(&[(&token.carrier(), VALUE), ("STRAY", "stray")]);
+        ready(&daemon).await;
+        let mut call = shell(
+            "refers",
+            "env | sed 's/=.*//' | sort | tr '\\n' ' '; echo \"got $TOKEN\" > got; cat /proc/1/environ 2> /dev/null; true",
+        );
+        call.request.policy = preset(tier);
+        call.request.env_refs = vec![token];
+        call.request.outputs = vec![RelPath::parse("got").unwrap()];
+        let result = sealed(daemon.client().run(&call).await);
+        let names =
+            result.stdout_tail.split_whitespace().filter(|name| !["PWD", "SHLVL", "_"].contains(name));
+        assert_eq!(names.collect::<Vec<_>>(), ["HOME", "LANG", "PATH", "TOKEN", "TZ"], "{tier:?}");
+        let run = verified(&call, &result).body.run;
+        assert_eq!(run.sandbox.source(Source::Environment), SourceState::Undisclosed);
+        assert_eq!(run.confidence.level, Level::BestEffort);
+        assert!(run.confidence.reasons.contains(&"environment:undisclosed".to_owned()));
+        // The command wrote it into its output. It is there, so the search finds what there is, and it is nowhere else.
+        let digest = BlobDigest::of(format!("got {VALUE}\n").as_bytes()).to_hex();
+        let found = holders(&pod.path("store"), VALUE);
+        assert!(matches!(&found[..], [output] if output.ends_with(&digest)), "{found:?}");
+        assert!(!result.body.contains(VALUE));
+
+        let mut call = shell("unknown", "echo ran");
+        call.request.policy = preset(tier);
+        call.request.env_refs = vec![other];
+        let failure = failed(daemon.client().run(&call).await);
+        assert_eq!(failure.reason, FailureReason::InvalidRequest);
+        assert!(
+            failure.message.contains("env[TOKEN]") && failure.hint.contains("spec.executor.pod"),
+            "{failure}"
+        );
+    }
 }
 
 /// Looks for everything that is not a payload's business, with `hostile.c` for what a shell cannot do. Every line but

@@ -9,11 +9,12 @@
 //! A pod is found again by its owner reference, so nothing is lost with the operator: a pod whose Execution is over, or gone,
 //! is swept away when it is seen.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, Pod, SecretKeySelector};
 use kube::ResourceExt;
 use requiem_crds::Execution;
 use requiem_crds::condition::Reason;
 use requiem_crds::executor_pool::DedicatedPod;
+use requiem_model::{EnvRef, ValueSource};
 
 use crate::context::Context;
 use crate::execution::validate::Plan;
@@ -83,12 +84,33 @@ pub fn build(plan: &Plan, spec: &DedicatedPod, image: &str, n: u32) -> Pod {
         // Another pod for another attempt: what ended has ended.
         spec.restart_policy = Some("Never".to_owned());
         spec.topology_spread_constraints = None;
+        let values: Vec<EnvVar> = plan.request.env_refs.iter().map(carrier).collect();
+        for workload in &mut spec.containers {
+            workload.env = (!values.is_empty()).then(|| values.clone());
+        }
         for executor in spec.init_containers.iter_mut().flatten() {
             let args = executor.args.get_or_insert_default();
             args.extend(["--once", "--termination-log", "/dev/termination-log"].map(str::to_owned));
         }
     }
     pod
+}
+
+/// The variable by which the kubelet gives a value to the runner. The operator knows where it stands, and never what it is.
+fn carrier(reference: &EnvRef) -> EnvVar {
+    let source = match &reference.source {
+        ValueSource::Secret { name, key } => {
+            let (name, key) = (name.as_str().to_owned(), key.as_str().to_owned());
+            let selector = SecretKeySelector { name, key, optional: Some(false) };
+            EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() }
+        }
+        ValueSource::ConfigMap { name, key } => {
+            let (name, key) = (name.as_str().to_owned(), key.as_str().to_owned());
+            let selector = ConfigMapKeySelector { name, key, optional: Some(false) };
+            EnvVarSource { config_map_key_ref: Some(selector), ..EnvVarSource::default() }
+        }
+    };
+    EnvVar { name: reference.carrier(), value: None, value_from: Some(source) }
 }
 
 /// How far the pod called `name` is.
@@ -116,6 +138,8 @@ pub async fn make(context: &Context, plan: &Plan, spec: &DedicatedPod, n: u32) -
         return Err(Trouble { reason: Reason::CertificateUnavailable, message: error.to_string() });
     }
     let pod = build(plan, spec, image, n);
+    // Pods of earlier attempts have lost them. They would only take the room, and perhaps the quota, of this one.
+    clear(context, &plan.key, &plan.uid).await;
     match context.writer.create(&pod).await {
         Ok(_) => {
             context.metrics.pod("created", "Dedicated");
@@ -128,6 +152,19 @@ pub async fn make(context: &Context, plan: &Plan, spec: &DedicatedPod, n: u32) -
             Err(trouble)
         }
     }
+}
+
+/// Makes sure that this process has a certificate to show to the executors of pods that may be older than itself.
+///
+/// # Errors
+/// Why there is none, for the status.
+pub async fn introduce(context: &Context, plan: &Plan) -> Result<(), Trouble> {
+    let has_none = context.pods.of_execution(&plan.key, &plan.uid).is_ok_and(|members| members.is_empty());
+    if plan.pod.is_none() || has_none {
+        return Ok(());
+    }
+    let ensured = context.certificates.ensure(&plan.key.namespace, false).await;
+    ensured.map_err(|error| Trouble { reason: Reason::CertificateUnavailable, message: error.to_string() })
 }
 
 /// Deletes every pod of the Execution `key` with this UID that is known.
@@ -172,10 +209,15 @@ pub fn is_of(pod: &Pod, key: &Key, uid: &str) -> bool {
     execution_of(pod).is_some_and(|(owner, owner_uid)| owner == *key && owner_uid == uid)
 }
 
-/// Troubles name fields of a pool; here they are those of the Execution.
 fn reworded(trouble: Trouble) -> Trouble {
-    let message = trouble.message.replace("spec.pods.workloadImage", "spec.executor.pod.image");
-    Trouble { message: message.replace("spec.pods", "spec.executor.pod"), ..trouble }
+    Trouble { message: in_words_of_executions(&trouble.message), ..trouble }
+}
+
+/// Troubles name fields of a pool; here they are those of the Execution, which has one slot.
+pub fn in_words_of_executions(message: &str) -> String {
+    let message = message.replace(", or lower spec.pods.slots", "");
+    let message = message.replace("spec.pods.workloadImage", "spec.executor.pod.image");
+    message.replace("spec.pods", "spec.executor.pod")
 }
 
 #[cfg(test)]
@@ -214,6 +256,34 @@ mod tests {
         assert_eq!(value["spec"]["containers"][0]["image"], "debian");
         assert_eq!(value["metadata"]["ownerReferences"][0]["blockOwnerDeletion"], false);
         assert_eq!(crate::executor_pool::observe::pool_of(&pod), None, "it belongs to no pool");
+    }
+
+    #[test]
+    fn values_are_named_to_the_kubelet_for_the_workload_alone() {
+        let mut execution = execution("hello");
+        let from = |kind: &str| json!({kind: {"name": "app", "key": "k"}});
+        let env = json!([
+            {"name": "PLAIN", "value": "v"},
+            {"name": "S", "valueFrom": from("secretKeyRef")},
+            {"name": "M", "valueFrom": from("configMapKeyRef")},
+        ]);
+        execution.spec.env = serde_json::from_value(env).unwrap();
+        let plan = plan(&execution).unwrap();
+        let pod = build(&plan, plan.pod.as_ref().unwrap(), "executor:1", 1);
+        let value: Value = serde_json::to_value(&pod).unwrap();
+        assert_eq!(value["spec"]["initContainers"][0]["env"], Value::Null);
+        let [map, secret] = &plan.request.env_refs[..] else { panic!("{:?}", plan.request.env_refs) };
+        let selector = json!({"name": "app", "key": "k", "optional": false});
+        assert_eq!(
+            value["spec"]["containers"][0]["env"],
+            json!([
+                {"name": map.carrier(), "valueFrom": {"configMapKeyRef": selector}},
+                {"name": secret.carrier(), "valueFrom": {"secretKeyRef": selector}},
+            ])
+        );
+        let (_, without) = built(1);
+        let without: Value = serde_json::to_value(&without).unwrap();
+        assert_eq!(without["spec"]["containers"][0]["env"], Value::Null);
     }
 
     #[test]

@@ -135,6 +135,9 @@ async fn the_rules_are_cheap_enough_for_the_largest_objects() {
 async fn a_spec_that_breaks_a_rule_is_refused_in_words() {
     let cluster = Cluster::start().await;
     let long = "x".repeat(70_000);
+    let secret =
+        |name: &str| json!({ "name": "A", "valueFrom": { "secretKeyRef": { "name": name, "key": "k" } } });
+    let own = |env: Value| json!({ "command": ["a"], "executor": { "pod": { "image": "i" } }, "env": env });
     for (spec, words) in [
         (json!({}), "spec.command: Required value"),
         (json!({ "command": [] }), "spec.command"),
@@ -146,6 +149,19 @@ async fn a_spec_that_breaks_a_rule_is_refused_in_words() {
         (json!({ "command": ["a"], "outputs": ["x", "x"] }), "Duplicate value"),
         (json!({ "command": ["a"], "env": [{ "name": "A=B" }] }), "must not contain '='"),
         (json!({ "command": ["a"], "env": [{ "name": "A" }, { "name": "A" }] }), "Duplicate value"),
+        (json!({ "command": ["a"], "env": [secret("s")] }), "env with valueFrom needs executor.pod"),
+        (
+            own(json!([{ "name": "A", "value": "v", "valueFrom": secret("s")["valueFrom"] }])),
+            "value and valueFrom exclude",
+        ),
+        (own(json!([{ "name": "A", "valueFrom": {} }])), "exactly one of secretKeyRef and configMapKeyRef"),
+        (own(json!([secret("requiem-executor-tls")])), "hold the keys of executors"),
+        (own(json!([secret("requiem-ca")])), "hold the keys of executors"),
+        (own(json!([secret("Not_A_Name")])), "should match"),
+        (
+            json!({ "command": ["a"], "executor": { "pod": { "image": "i" } }, "cache": "Use", "env": [secret("s")] }),
+            "valueFrom and cache Use or Refresh exclude",
+        ),
         (json!({ "command": ["a"], "stdin": {} }), "exactly one of inline and blob"),
         (json!({ "command": ["a"], "inputs": [{ "path": "p" }] }), "exactly one of inline, blob and tree"),
         (

@@ -11,7 +11,7 @@ use requiem_tests::Failure;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, nodes, once, phase, restricted};
-use crate::site::{Site, grant, label, policy, reason};
+use crate::site::{Site, attempts, grant, label, message, policy, reason, tail};
 
 /// Looks for what is not a payload's business; every line that it prints is a find.
 const HOSTILE: &str = r#"
@@ -32,26 +32,17 @@ echo looked
 "#;
 
 /// Numbers of the nodes' pods of a pool.
-async fn pods(site: &Site, pool: &str) -> Result<Vec<Pod>, Failure> {
+pub(crate) async fn pods(site: &Site, pool: &str) -> Result<Vec<Pod>, Failure> {
     let selector = ListParams::default().labels(&format!("requiem.dev/pool={pool}"));
     Ok(site.bed.pods.list(&selector).await?.items)
 }
 
-fn in_pool(pool: &str, more: Value) -> Value {
+pub(crate) fn in_pool(pool: &str, more: Value) -> Value {
     let mut spec = json!({"executor": {"poolRef": {"name": pool}}});
     if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
         spec.extend(more);
     }
     spec
-}
-
-fn attempts(execution: &requiem_crds::Execution) -> u32 {
-    execution.status.as_ref().map_or(0, |status| status.attempts)
-}
-
-fn tail(execution: &requiem_crds::Execution) -> String {
-    let stdout = execution.status.as_ref().and_then(|status| status.stdout.as_ref());
-    stdout.map(|stream| stream.tail.clone()).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -368,11 +359,6 @@ async fn what_runs_on_a_node_that_is_cut_off_waits_and_the_rest_goes_on() -> Res
     assert_eq!(attempts(&execution), 1, "it ran on while nobody could ask");
     site.settled("default", 2).await?;
     site.close().await
-}
-
-fn message(execution: &requiem_crds::Execution) -> String {
-    let conditions = execution.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    conditions.iter().find(|one| one.type_ == "Ready").map(|one| one.message.clone()).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -16,12 +18,13 @@ use kube::{Client, ResourceExt};
 use requiem_crds::{Execution, ExecutorPool, ProofBundle, definition};
 use requiem_tests::{Failure, KUBECONFIG, PROGRAMS, setting};
 use requiem_xtask::images::{REGISTRY, payload, reference};
+use requiem_xtask::stack::http_get;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::bed::{Bed, PATIENCE};
 
-const OWN_NAMESPACE: &str = "requiem-system";
+pub(crate) const OWN_NAMESPACE: &str = "requiem-system";
 const ACCOUNT: &str = "requiem-operator";
 
 /// What is installed in the cluster once for all tests.
@@ -40,6 +43,7 @@ pub(crate) struct Site {
 struct Operator {
     child: Child,
     log: PathBuf,
+    admin: SocketAddr,
     _folder: tempfile::TempDir,
 }
 
@@ -186,8 +190,29 @@ impl Site {
 
     /// SIGKILL to the operator; another one takes its place.
     pub(crate) async fn replace_operator(&mut self) -> Result<(), Failure> {
+        self.kill_operator()?;
+        self.start_operator().await
+    }
+
+    /// SIGKILL to the operator.
+    pub(crate) fn kill_operator(&mut self) -> Result<(), Failure> {
         self.operator.child.kill()?;
         self.operator.child.wait()?;
+        Ok(())
+    }
+
+    /// What the operator has logged.
+    pub(crate) fn operator_log(&self) -> Result<String, Failure> {
+        Ok(std::fs::read_to_string(&self.operator.log)?)
+    }
+
+    /// The operator's figures.
+    pub(crate) fn operator_figures(&self) -> Result<String, Failure> {
+        Ok(http_get(self.operator.admin, "/metrics")?)
+    }
+
+    /// Another operator takes the place of one that was killed.
+    pub(crate) async fn start_operator(&mut self) -> Result<(), Failure> {
         let (client, namespace) = (self.bed.client.clone(), self.bed.namespace.clone());
         self.operator = Operator::start(&client, &namespace, OWN_NAMESPACE, ACCOUNT).await?;
         Ok(())
@@ -215,17 +240,24 @@ impl Operator {
         let kubeconfig = folder.path().join("kubeconfig");
         write_kubeconfig(client, home, account, &kubeconfig).await?;
         let log = folder.path().join("log");
+        // Free now, and nobody else here asks for a port by its number.
+        let admin = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let file = Arc::new(File::create(&log)?);
         let child = Command::new(setting(PROGRAMS)?.join("requiem-operator"))
             .args(["--namespace", namespace, "--own-namespace", OWN_NAMESPACE])
-            .args(["--executor-image", &reference(REGISTRY, "executor"), "--admin-listen", "127.0.0.1:0"])
+            .args([
+                "--executor-image",
+                &reference(REGISTRY, "executor"),
+                "--admin-listen",
+                &admin.to_string(),
+            ])
             .arg("--kubeconfig")
             .arg(&kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file.try_clone()?)
             .spawn()?;
-        Ok(Self { child, log, _folder: folder })
+        Ok(Self { child, log, admin, _folder: folder })
     }
 }
 
@@ -343,6 +375,32 @@ pub(crate) fn reason<'a>(pool: &'a ExecutorPool, kind: &str) -> &'a str {
     let status = pool.status.as_ref();
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     conditions.iter().find(|one| one.type_ == kind).map_or("", |one| one.reason.as_str())
+}
+
+/// What an Execution says of its state.
+pub(crate) fn message(execution: &Execution) -> String {
+    ready_of(execution).map(|one| one.message.clone()).unwrap_or_default()
+}
+
+/// The word for an Execution's state; empty before it has one.
+pub(crate) fn reason_of(execution: &Execution) -> &str {
+    ready_of(execution).map_or("", |one| one.reason.as_str())
+}
+
+fn ready_of(execution: &Execution) -> Option<&Condition> {
+    let conditions = execution.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    conditions.iter().find(|one| one.type_ == "Ready")
+}
+
+/// How often an Execution was handed out.
+pub(crate) fn attempts(execution: &Execution) -> u32 {
+    execution.status.as_ref().map_or(0, |status| status.attempts)
+}
+
+/// The end of what its command wrote.
+pub(crate) fn tail(execution: &Execution) -> String {
+    let stdout = execution.status.as_ref().and_then(|status| status.stdout.as_ref());
+    stdout.map(|stream| stream.tail.clone()).unwrap_or_default()
 }
 
 /// The policy of `config/profiles/policy` for a tier.

@@ -68,6 +68,8 @@ is_digest, is_hash = spelt("blake3:[0-9a-f]{64}"), spelt("[0-9a-f]{64}")
 def is_part(text): return text not in ("", ".", "..") and size(text) <= 255
 def is_path(text): return isinstance(text, str) and size(text) <= 1024 and "\0" not in text and all(map(is_part, text.split("/")))
 def is_key_id(text): return isinstance(text, str) and size(text) <= 256
+def is_key(text): return isinstance(text, str) and re.fullmatch("[-._A-Za-z0-9]{1,253}", text) and text not in (".", "..")
+def is_object(text): return isinstance(text, str) and re.fullmatch(rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*", text, re.ASCII)
 def is_variable(text): return isinstance(text, str) and 0 < size(text) <= 255 and not set(text) & set("=\0")
 def either(*shapes): return lambda value: any(fits(value, shape) for shape in shapes)
 U64, U8, LEVEL = (0, 2**53 - 1), (0, 255), {"off", "preferred", "required"}
@@ -75,7 +77,8 @@ BLOB, TREE = {"kind": {"blob"}, "digest": is_digest, "executable": bool}, {"kind
 CONTENT = either({**BLOB, "bytes": U64}, {**TREE, "bytes": U64, "entries": U64})
 STREAM = {"digest": is_digest, "bytes": U64, "truncated": bool}
 OUTCOME = either({"kind": {"exited"}, "code": U8}, {"kind": {"signalled"}, "signal": U8}, {"kind": {"timedOut", "outOfMemory"}})
-REQUEST = {"argv": [str], "env": [{"name": is_variable, "value": str}], "workingDir?": is_path, "stdin?": is_digest,
+REF = {"name": is_variable, "source": {"kind": {"secret", "configMap"}, "name": is_object, "key": is_key}}
+REQUEST = {"argv": [str], "env": [{"name": is_variable, "value": str}], "envRefs?": lambda refs: refs and fits(refs, [REF]), "workingDir?": is_path, "stdin?": is_digest,
            "inputs": [{"path": is_path, "source": either(BLOB, TREE)}], "outputs": [is_path], "limits": {name: U64 for name in LIMITS},
            "policy": {"layers": {layer: LEVEL for layer in LAYERS}}, "nonce?": str}
 RESULT = {"outcome": OUTCOME, "stdout": STREAM, "stderr": STREAM, "outputs": [{"path": is_path, "content": CONTENT}],
@@ -83,7 +86,7 @@ RESULT = {"outcome": OUTCOME, "stdout": STREAM, "stderr": STREAM, "outputs": [{"
 ROW = {"layer": set(LAYERS), "requested": LEVEL, "status": {"enforced", "partial", "unsupported", "delegated", "disabled"}, "mechanism": str,
        "scope": {"processTree", "pod", "node"}, "evidence": {"probe", "readback", "syscallReturn", "assertedByOuter", "none"}, "detail?": str}
 RUN = {"identity": {"namespace": str, "name": str, "uid": str, "generation": U64, "attempt": (0, 2**32 - 1)},
-       "sandbox": {"layers": [ROW], "sources": [{"source": set(WEIGHTS), "state": {"fixed", "real", "unprobed"}}]},
+       "sandbox": {"layers": [ROW], "sources": [{"source": set(WEIGHTS), "state": {"fixed", "real", "unprobed", "undisclosed"}}]},
        "confidence": {"formula": str, "level": {"best_effort", "medium", "high"}, "score": U8, "reasons": [str]},
        "executor": {"name": str, "version": str, "binary": is_digest, "kernel": str, "arch": str}, "startedAt": str, "completedAt": str,
        "usage": {"wallUs": U64, "userUs": U64, "systemUs": U64, "peakMemoryBytes": U64}, "durability": str}
@@ -124,9 +127,11 @@ def increases(texts): return all(one.encode() < other.encode() for one, other in
 def check_request(request):
     argv, outs = request["argv"], request["outputs"]
     names, ins = [each["name"] for each in request["env"]], [each["path"] for each in request["inputs"]]
+    refs = [each["name"] for each in request.get("envRefs", [])]
     texts = argv + [each["value"] for each in request["env"]]
-    bounded = max(map(len, (argv, names, ins, outs))) <= 256 and sum(map(size, texts + names)) + len(argv) + 2 * len(names) <= 128 * 1024
+    bounded = max(map(len, (argv, names + refs, ins, outs))) <= 256 and sum(map(size, texts + names)) + len(argv) + 2 * len(names) <= 128 * 1024
     need("E_REQUEST", argv and argv[0] and (argv[0][0] == "/" or "/" not in argv[0]) and bounded and "\0" not in "".join(texts), "command")
+    need("E_REQUEST", increases(refs) and not set(names) & set(refs), "a variable twice, or references not sorted")
     need("E_REQUEST", increases(names) and increases(ins) and increases(outs), "not sorted, or twice")
     nested = any(one.startswith(other + "/") for one in ins + outs for other in ins + outs)
     need("E_REQUEST", not nested and not set(ins) & set(outs), "a path lies within another")
@@ -151,7 +156,7 @@ def check_claims(run):
     need("E_CLAIM", all(plain(run["executor"][name], 1, 256) for name in ("name", "version", "kernel", "arch")), "executor")
     need("E_CLAIM", run["durability"] in ("volatile", "batched", "strict"), "durability")
     need("E_TIME", is_time(run["startedAt"]) and is_time(run["completedAt"]) and run["startedAt"] <= run["completedAt"])
-def check_report(policy, report):
+def check_report(policy, report, refers):
     need("E_REPORT", [row["layer"] for row in report["layers"]] == LAYERS and [row["source"] for row in report["sources"]] == list(WEIGHTS))
     for row in report["layers"]:
         layer, asked, status, detail = row["layer"], policy[row["layer"]], row["status"], row.get("detail", "")
@@ -159,10 +164,11 @@ def check_report(policy, report):
         need("E_REPORT", (status == "enforced" or detail) and (status != "disabled" or asked == "off"), layer)
         need("E_EVIDENCE", row["evidence"] in STRONG.get(status, (row["evidence"],)), layer)
         need("E_REQUIRED_LAYER", asked != "required" or status in STRONG, layer)
+    for row in report["sources"]: need("E_REPORT", (row["state"] == "undisclosed") == (refers and row["source"] == "environment"), "sources")
 def confidence(report):
     states, short = {row["source"]: row["state"] for row in report["sources"]}, [row for row in report["layers"] if row["status"] != "enforced"]
     reasons = [f"{source}:{state}" for source, state in states.items() if state != "fixed"]
-    level = "best_effort" if short or not states["clock"] == states["randomness"] == "fixed" else "medium" if reasons else "high"
+    level = "best_effort" if short or "undisclosed" in states.values() or not states["clock"] == states["randomness"] == "fixed" else "medium" if reasons else "high"
     score = sum(points for source, points in WEIGHTS.items() if states[source] == "fixed")
     return {"formula": "dc/1", "level": level, "score": score, "reasons": reasons + [f"layer:{row['layer']}:{row['status']}" for row in short]}
 # --- proof.md: verification
@@ -177,7 +183,7 @@ def verify_body(text, claimed):
     need("E_CLAIM", re.fullmatch("[a-z][a-z0-9-]{0,62}", facts["engine"]["name"]) and plain(facts["engine"]["version"], 1, 256), "engine")
     check_result(facts["request"], facts["result"], facts["request"]["limits"]["maxOutputBytes"])
     check_claims(run)
-    check_report(facts["request"]["policy"]["layers"], run["sandbox"])
+    check_report(facts["request"]["policy"]["layers"], run["sandbox"], "envRefs" in facts["request"])
     need("E_CONFIDENCE", run["confidence"] == confidence(run["sandbox"]))
     request = derive("request/v1", canonical(facts["request"]))
     found = {"executionRoot": execution, "bundleRoot": bundle, "requestDigest": text_of(request), "completedAt": run["completedAt"],

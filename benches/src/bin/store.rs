@@ -9,12 +9,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use requiem_benches::{Environment, Figure, Report, Samples, json_argument};
+use requiem_benches::{Environment, Failure, Figure, Report, Samples, finish};
 use requiem_cas::{Durability, Store, Tenant, TenantStore};
 use requiem_model::BlobDigest;
 use requiem_xtask::suites::PROGRAMS_VARIABLE;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const ROUNDS: usize = 5;
 const GIB: u64 = 1 << 30;
@@ -25,22 +23,7 @@ const SMALL_BYTES: usize = 4096;
 const COUNTED: u32 = 1_000_000;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(report) => {
-            #[expect(clippy::print_stdout, reason = "a benchmark prints its table")]
-            {
-                print!("{}", report.table());
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "a program's last word")]
-            {
-                eprintln!("bench store: {error}");
-            }
-            ExitCode::from(2)
-        }
-    }
+    finish("store", run())
 }
 
 fn run() -> Result<Report, Failure> {
@@ -64,11 +47,7 @@ fn run() -> Result<Report, Failure> {
             "counting: {COUNTED} objects in 256 folders, half of them compressed, so that their frames' headers are read; inodes cached"
         ),
     ];
-    let report = Report { environment: Environment::read(notes), figures };
-    if let Some(path) = json_argument() {
-        report.write_json(&path)?;
-    }
-    Ok(report)
+    Ok(Report { environment: Environment::read(notes), figures })
 }
 
 struct Bench<'a> {

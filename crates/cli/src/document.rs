@@ -338,6 +338,14 @@ fn source(field: &str, value: Value) -> Result<Source, CommandError> {
 fn env(pairs: Vec<(String, Value)>) -> Result<Vec<EnvVar>, CommandError> {
     let variable = |(name, value): (String, Value)| {
         let field = format!("env[{name}]");
+        if value.is_object() {
+            let hint = "give the value itself: only the kubelet of a cluster resolves references, for spec.executor.pod";
+            return Err(CommandError::field(
+                field,
+                "is not text; there are no Secrets and ConfigMaps here",
+                hint,
+            ));
+        }
         let Value::String(value) = value else {
             return Err(CommandError::field(field, "is not text", "write the value in double quotes"));
         };
@@ -457,6 +465,10 @@ mod tests {
             (r#"{"command":"a","timeout_ms":-5}"#, "timeout_ms: is not a whole number"),
             (r#"{"command":"a","env":[]}"#, "env: is not an object"),
             (r#"{"command":"a","env":{"A":1}}"#, "env[A]: is not text"),
+            (
+                r#"{"command":"a","env":{"A":{"secretKeyRef":{"name":"s","key":"k"}}}}"#,
+                "env[A]: is not text; there are no Secrets and ConfigMaps here",
+            ),
             (r#"{"command":"a","limits":{"cpus":1}}"#, "limits.cpus: is not a limit"),
             (r#"{"command":"a","limits":{"pids":"1"}}"#, "limits.pids: is not a whole number"),
             (r#"{"command":"a","policy":{"llm":{}}}"#, "policy.llm: is not a field of a policy"),

@@ -268,3 +268,20 @@ fn a_forged_bundle_is_not_replayed() {
     let said = desk.requiem(&["exec", "replay", "--bundle", "proof.json", "--tenant", "other", "--json"]);
     assert_eq!((said.code, code(&said).as_str()), (2, "InputMissing"), "{said:?}");
 }
+
+#[test]
+fn a_run_that_took_values_from_elsewhere_is_not_repeated() {
+    let desk = Desk::new();
+    let vector = include_str!("../../proof/tests/vectors/references.json");
+    let vector: Value = serde_json::from_str(vector).unwrap();
+    let file = json!({
+        "body": vector["body"], "executionRoot": vector["executionRoot"], "bundleRoot": vector["bundleRoot"],
+    });
+    desk.write("proof.json", file.to_string());
+    let said = desk.requiem(&["proof", "verify", "proof.json", "--json"]);
+    assert_eq!((said.code, code(&said).as_str()), (0, "ok"), "{said:?}");
+    let said = desk.requiem(&["exec", "replay", "--bundle", "proof.json", "--json"]);
+    assert_eq!((said.code, code(&said).as_str()), (2, "ValuesUndisclosed"), "{said:?}");
+    let message = said.json().to_string();
+    assert!(message.contains("TOKEN from key token of Secret registry"), "{message}");
+}

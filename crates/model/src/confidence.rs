@@ -5,7 +5,7 @@
 //!
 //! - `high`: every source is fixed and every layer is enforced;
 //! - `medium`: every layer is enforced, clock and randomness are fixed, some other source is not;
-//! - `best_effort`: anything else.
+//! - `best_effort`: anything else, and whatever depends on values that the proof does not hold.
 //!
 //! Every condition that keeps a level from being higher is named by a coded reason.
 
@@ -88,9 +88,10 @@ pub fn assess(report: &SandboxReport) -> Confidence {
     }
     let full_sandbox =
         layers.into_iter().all(|layer| report.layer(layer).is_some_and(|row| row.status == Status::Enforced));
+    let disclosed = Source::ALL.into_iter().all(|source| report.source(source) != SourceState::Undisclosed);
     let level = if full_sandbox && all_sources {
         Level::High
-    } else if full_sandbox && fixed(Source::Clock) && fixed(Source::Randomness) {
+    } else if full_sandbox && disclosed && fixed(Source::Clock) && fixed(Source::Randomness) {
         Level::Medium
     } else {
         Level::BestEffort
@@ -152,6 +153,17 @@ mod tests {
         let assessed = assess(&SandboxReport::default());
         assert_eq!((assessed.level, assessed.score), (Level::BestEffort, 0));
         assert_eq!(assessed.reasons.len(), Source::ALL.len() + Layer::ALL.len());
+    }
+
+    #[test]
+    fn what_depends_on_values_that_the_proof_does_not_hold_is_best_effort() {
+        let mut report = perfect();
+        report.sources[0].state = SourceState::Undisclosed;
+        let assessed = assess(&report);
+        assert_eq!((assessed.level, assessed.score), (Level::BestEffort, 90));
+        assert_eq!(assessed.reasons, ["environment:undisclosed"]);
+        report.sources[0].state = SourceState::Real;
+        assert_eq!(assess(&report).level, Level::Medium);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub mod context {
     pub const POLICY: &str = "requiem.dev 2026-11 policy/v1";
     /// Canonical bytes of a run result.
     pub const RESULT: &str = "requiem.dev 2026-11 result/v1";
+    /// A reference to a value, for the name of the variable that brings it to the runner.
+    pub const CARRIER: &str = "requiem.dev 2026-11 carrier/v1";
     /// Leaf of a proof tree.
     pub const PROOF_LEAF: &str = "requiem.dev 2026-11 proof/v1 leaf";
     /// Inner node of a proof tree.

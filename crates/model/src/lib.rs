@@ -7,6 +7,7 @@
 //! | validated paths and names | [`names`] |
 //! | layers, requirement levels, limits | [`policy`] |
 //! | what is to be run | [`request`] |
+//! | values that a request only refers to | [`reference`] |
 //! | what came out | [`result`] |
 //! | which isolation was in force | [`report`] |
 //! | how far determinism can be trusted | [`confidence`] |
@@ -18,6 +19,7 @@ pub mod confidence;
 pub mod digest;
 pub mod names;
 pub mod policy;
+pub mod reference;
 pub mod report;
 pub mod request;
 pub mod result;
@@ -28,6 +30,7 @@ pub use digest::{
 };
 pub use names::{EnvName, NameError, RelPath};
 pub use policy::{Layer, Limits, Requirement, SandboxPolicy};
+pub use reference::{DataKey, EnvRef, ObjectName, ValueSource};
 pub use report::SandboxReport;
 pub use request::{ExecutionRequest, RequestError};
 pub use result::{Failure, FailureReason, Outcome, RunResult};

@@ -23,6 +23,12 @@ pub enum NameError {
     /// The variable name is empty, too long, or holds `=` or NUL.
     #[error("environment variable name {0:?} must be 1 to 255 bytes without '=' and NUL")]
     EnvName(String),
+    /// The name of a Secret or ConfigMap is none.
+    #[error("object name {0:?} must be lower-case letters, digits, hyphens and dots, at most 253 bytes")]
+    Object(String),
+    /// The key within a Secret or ConfigMap is none.
+    #[error("key {0:?} must be 1 to 253 letters, digits, hyphens, underscores and dots")]
+    Key(String),
 }
 
 /// A normalised path below some root: `a/b.txt`. Never empty, never absolute, no `.` or `..`, no NUL,

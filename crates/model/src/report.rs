@@ -180,6 +180,8 @@ pub enum SourceState {
     Real,
     /// Nobody looked.
     Unprobed,
+    /// Made by values that the request only refers to, so the proof does not hold them.
+    Undisclosed,
 }
 
 /// One source and its state.

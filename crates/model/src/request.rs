@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{BlobDigest, RequestDigest, TreeDigest, context, derive};
 use crate::names::{EnvName, RelPath};
 use crate::policy::{Limits, SandboxPolicy};
+use crate::reference::EnvRef;
 use crate::{CanonError, canon};
 
 /// Most arguments, variables, inputs or outputs of one request.
@@ -62,6 +63,9 @@ pub struct ExecutionRequest {
     pub argv: Vec<String>,
     /// The whole environment, sorted by name; nothing is inherited.
     pub env: Vec<EnvVar>,
+    /// Variables whose values are not here, sorted by name; none of them is in `env`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_refs: Vec<EnvRef>,
     /// Working directory below the workspace; the workspace itself if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<RelPath>,
@@ -106,6 +110,7 @@ impl ExecutionRequest {
         Self {
             argv,
             env: Vec::new(),
+            env_refs: Vec::new(),
             working_dir: None,
             stdin: None,
             inputs: Vec::new(),
@@ -122,6 +127,7 @@ impl ExecutionRequest {
     /// The first offending field.
     pub fn normalise(mut self) -> Result<Self, RequestError> {
         self.env.sort();
+        self.env_refs.sort();
         self.inputs.sort();
         self.outputs.sort();
         self.outputs.dedup();
@@ -170,16 +176,18 @@ impl ExecutionRequest {
     }
 
     fn check_env(&self) -> Result<(), RequestError> {
-        if self.env.len() > MAX_ITEMS {
+        if self.env.len() + self.env_refs.len() > MAX_ITEMS {
             return Err(RequestError::new(
                 "env",
                 "has more than 256 variables",
                 "put them into an input file",
             ));
         }
-        for pair in self.env.windows(2) {
-            if pair[0].name == pair[1].name {
-                let field = format!("env[{}]", pair[0].name.as_str());
+        let mut seen = BTreeSet::new();
+        let names = self.env.iter().map(|var| &var.name).chain(self.env_refs.iter().map(|var| &var.name));
+        for name in names {
+            if !seen.insert(name) {
+                let field = format!("env[{}]", name.as_str());
                 return Err(RequestError::new(field, "is given twice", "keep one of the two"));
             }
         }
@@ -258,6 +266,7 @@ fn check_limits(limits: &Limits) -> Result<(), RequestError> {
 mod tests {
     use super::*;
     use crate::policy::{Layer, Requirement};
+    use crate::reference::{DataKey, ObjectName, ValueSource};
 
     fn request() -> ExecutionRequest {
         ExecutionRequest::new(vec!["/bin/echo".into(), "hi".into()]).normalise().unwrap()
@@ -276,14 +285,26 @@ mod tests {
         EnvVar { name: EnvName::parse(name).unwrap(), value: value.into() }
     }
 
+    fn secret(variable: &str, name: &str, key: &str) -> EnvRef {
+        let (name, key) = (ObjectName::parse(name).unwrap(), DataKey::parse(key).unwrap());
+        EnvRef { name: EnvName::parse(variable).unwrap(), source: ValueSource::Secret { name, key } }
+    }
+
+    fn config(variable: &str, name: &str, key: &str) -> EnvRef {
+        let (name, key) = (ObjectName::parse(name).unwrap(), DataKey::parse(key).unwrap());
+        EnvRef { name: EnvName::parse(variable).unwrap(), source: ValueSource::ConfigMap { name, key } }
+    }
+
     #[test]
     fn order_that_means_nothing_does_not_change_the_digest() {
         let mut one = request();
         one.env = vec![var("B", "2"), var("A", "1")];
+        one.env_refs = vec![secret("D", "s", "k"), config("C", "s", "k")];
         one.inputs = vec![blob("b"), blob("a")];
         one.outputs = vec![path("y"), path("x"), path("y")];
         let mut other = one.clone();
         other.env.reverse();
+        other.env_refs.reverse();
         other.inputs.reverse();
         other.outputs.reverse();
         assert_eq!(one.normalise().unwrap().digest(), other.normalise().unwrap().digest());
@@ -295,6 +316,11 @@ mod tests {
         let changes: Vec<fn(&mut ExecutionRequest)> = vec![
             |r| r.argv.push("more".into()),
             |r| r.env.push(var("A", "1")),
+            |r| r.env_refs.push(secret("A", "s", "k")),
+            |r| r.env_refs.push(secret("B", "s", "k")),
+            |r| r.env_refs.push(secret("A", "t", "k")),
+            |r| r.env_refs.push(secret("A", "s", "l")),
+            |r| r.env_refs.push(config("A", "s", "k")),
             |r| r.working_dir = Some(path("a")),
             |r| r.stdin = Some(BlobDigest::of(b"")),
             |r| r.inputs.push(blob("a")),
@@ -332,6 +358,15 @@ mod tests {
         check(|r| r.argv.push("a\0".into()), "command");
         check(|r| r.argv.push("a".repeat(MAX_ARGUMENT_BYTES)), "command");
         check(|r| r.env = vec![var("A", "1"), var("A", "2")], "env[A]");
+        check(|r| r.env_refs = vec![secret("A", "s", "k"), config("A", "s", "k")], "env[A]");
+        check(|r| (r.env, r.env_refs) = (vec![var("A", "1")], vec![secret("A", "s", "k")]), "env[A]");
+        check(
+            |r| {
+                r.env = (0..200).map(|n| var(&format!("V{n}"), "")).collect();
+                r.env_refs = (0..57).map(|n| secret(&format!("R{n}"), "s", "k")).collect();
+            },
+            "env",
+        );
         check(|r| r.inputs = vec![blob("a"), blob("a/b")], "inputs[a/b]");
         check(|r| r.inputs = vec![blob("a"), blob("a")], "inputs[a]");
         check(|r| (r.inputs, r.outputs) = (vec![blob("a")], vec![path("a/b")]), "outputs[a/b]");
@@ -346,5 +381,24 @@ mod tests {
         // A change here is a new request format: raise the version in `context::REQUEST` instead.
         let text = request().digest().unwrap().to_string();
         assert_eq!(text, include_str!("../tests/vectors/request-echo.digest").trim());
+    }
+
+    #[test]
+    fn references_stand_in_the_canonical_form_as_the_vector_has_them() {
+        let mut request = request();
+        assert!(
+            !canon::to_vec(&request).unwrap().windows(7).any(|part| part == b"envRefs"),
+            "absent if empty"
+        );
+        request.env_refs = vec![secret("TOKEN", "registry", "token"), config("MODE", "settings", "mode.txt")];
+        let request = request.normalise().unwrap();
+        let bytes = canon::to_vec(&request).unwrap();
+        assert_eq!(
+            std::str::from_utf8(&bytes).unwrap(),
+            include_str!("../tests/vectors/request-refs.json").trim()
+        );
+        let digest = request.digest().unwrap().to_string();
+        assert_eq!(digest, include_str!("../tests/vectors/request-refs.digest").trim());
+        assert_eq!(canon::from_slice::<ExecutionRequest>(&bytes).unwrap(), request);
     }
 }

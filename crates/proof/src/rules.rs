@@ -3,7 +3,7 @@
 
 use requiem_model::attempt::Identity;
 use requiem_model::canon::{self, MAX_BYTES};
-use requiem_model::report::{Evidence, LayerReport, Source, Status};
+use requiem_model::report::{Evidence, LayerReport, Source, SourceState, Status};
 use requiem_model::result::{OutputContent, RunResult, Stream};
 use requiem_model::{
     BlobDigest, ExecutionRequest, Layer, RelPath, Requirement, SandboxPolicy, SandboxReport, confidence,
@@ -36,6 +36,7 @@ pub fn check(body: &BundleBody) -> Result<(), VerifyError> {
     check_result(request, &body.execution.result)?;
     check_claims(&body.run)?;
     check_report(&request.policy, &body.run.sandbox)?;
+    check_disclosure(request, &body.run.sandbox)?;
     check_confidence(&body.run)
 }
 
@@ -218,6 +219,20 @@ fn check_report(policy: &SandboxPolicy, report: &SandboxReport) -> Result<(), Ve
     }
     for row in &report.layers {
         check_row(policy.requirement(row.layer), row)?;
+    }
+    Ok(())
+}
+
+/// Whether the report owns up to values that the body does not hold, and to no others.
+fn check_disclosure(request: &ExecutionRequest, report: &SandboxReport) -> Result<(), VerifyError> {
+    for row in &report.sources {
+        let withheld = row.source == Source::Environment && !request.env_refs.is_empty();
+        if withheld != (row.state == SourceState::Undisclosed) {
+            return Err(VerifyError::Report {
+                row: "sources".to_owned(),
+                why: "environment is undisclosed exactly where the request refers to values, and nothing else is",
+            });
+        }
     }
     Ok(())
 }

@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{body, judge, judge_body, judge_file, judge_output, path, roots_of, sealed};
+use common::{
+    body, judge, judge_body, judge_file, judge_loosely, judge_output, path, referring, roots_of, sealed,
+};
 use requiem_model::attempt::Identity;
 use requiem_model::canon;
 use requiem_model::confidence::{Level, assess};
@@ -272,6 +274,49 @@ fn confidence_is_recomputed() {
     honest.run.sandbox.sources[6].state = SourceState::Fixed;
     honest.run.confidence = assess(&honest.run.sandbox);
     assert!(judge_body(&honest).is_ok());
+}
+
+#[test]
+fn values_that_the_body_does_not_hold_are_owned_up_to() {
+    let forged = |code: &str, change: fn(&mut BundleBody)| {
+        let mut body = referring();
+        change(&mut body);
+        body.run.confidence = assess(&body.run.sandbox);
+        assert_eq!(common::code(&judge_body(&body)), code);
+    };
+    forged("ok", |_| {});
+    let claim = |body: &BundleBody| (body.run.confidence.level, body.run.confidence.score);
+    assert_eq!(claim(&referring()).0, Level::BestEffort);
+    assert_eq!(claim(&referring()).1 + 10, claim(&body()).1);
+    forged("E_REPORT", |body| body.run.sandbox.sources[0].state = SourceState::Fixed);
+    forged("E_REPORT", |body| body.run.sandbox.sources[0].state = SourceState::Real);
+    forged("E_REPORT", |body| body.run.sandbox.sources[1].state = SourceState::Undisclosed);
+    forged("E_REPORT", |body| body.execution.request.env_refs.clear());
+    forged("E_REQUEST", |body| body.execution.request.env_refs.reverse());
+    forged("E_REQUEST", |body| {
+        let name = body.execution.request.env[0].name.clone();
+        body.execution.request.env_refs[0].name = name;
+    });
+    forged("E_REQUEST", |body| {
+        let again = body.execution.request.env_refs[0].clone();
+        body.execution.request.env_refs.insert(0, again);
+    });
+    let text = requiem_proof::seal(&referring()).unwrap().body;
+    for (from, to) in [
+        ("\"registry\"", "\"Registry\""),
+        ("\"registry\"", "\"\""),
+        ("\"mode.txt\"", "\"..\""),
+        ("\"mode.txt\"", "\"mode/txt\""),
+        ("\"configMap\"", "\"file\""),
+        ("\"name\":\"registry\"", "\"name\":\"registry\",\"value\":\"v\""),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert_eq!(common::code(&judge(&text.replacen(from, to, 1), &Expect::default())), "E_SHAPE", "{to}");
+    }
+    // An empty list is another spelling of none.
+    let text = requiem_proof::seal(&body()).unwrap().body;
+    let text = text.replacen("\"inputs\":", "\"envRefs\":[],\"inputs\":", 1);
+    assert!(judge_loosely(&text, &Expect::default()).is_err());
 }
 
 #[test]

@@ -51,6 +51,20 @@ fn the_good_bundle_has_the_committed_bytes_and_roots() {
 }
 
 #[test]
+fn a_bundle_that_refers_to_values_has_the_committed_bytes_and_roots() {
+    let sealed = requiem_proof::seal(&common::referring()).unwrap();
+    let verified = verify(&sealed.body, &common::roots_of(&sealed)).unwrap();
+    let computed = json!({
+        "body": sealed.body,
+        "executionRoot": sealed.execution_root,
+        "bundleRoot": sealed.bundle_root,
+        "requestDigest": verified.request_digest,
+        "resultDigest": verified.result_digest,
+    });
+    check("references.json", &computed);
+}
+
+#[test]
 fn a_committed_bundle_verifies_from_its_bytes_alone() {
     let vector = read("bundle.json");
     let file = json!({

@@ -12,9 +12,19 @@ use crate::finding::{Finding, Journal};
 const MAX_MECHANISM: usize = 128;
 const MAX_DETAIL: usize = 1024;
 
-/// The report of a run whose payload is ready to start.
-pub(crate) fn fold(policy: &SandboxPolicy, seen: &Journal, fixed: &[Source]) -> SandboxReport {
-    let state = |source| if fixed.contains(&source) { SourceState::Fixed } else { SourceState::Real };
+/// The report of a run whose payload is ready to start. `fixed` are sources that were seen to be the same in every run,
+/// `undisclosed` those that depend on values which the proof will not hold.
+pub(crate) fn fold(
+    policy: &SandboxPolicy,
+    seen: &Journal,
+    fixed: &[Source],
+    undisclosed: &[Source],
+) -> SandboxReport {
+    let state = |source| match () {
+        () if undisclosed.contains(&source) => SourceState::Undisclosed,
+        () if fixed.contains(&source) => SourceState::Fixed,
+        () => SourceState::Real,
+    };
     SandboxReport {
         layers: Layer::ALL
             .into_iter()
@@ -81,7 +91,7 @@ mod tests {
 
     #[test]
     fn nothing_seen_is_nothing_enforced() {
-        let report = fold(&SandboxPolicy::default(), &Journal::default(), &[]);
+        let report = fold(&SandboxPolicy::default(), &Journal::default(), &[], &[]);
         assert_eq!(report.layers.len(), Layer::ALL.len());
         assert!(report.layers.iter().all(|row| row.status == Status::Unsupported && row.detail.is_some()));
         assert!(report.sources.iter().all(|row| row.state == SourceState::Real));
@@ -93,8 +103,15 @@ mod tests {
         let mut seen = Journal::default();
         seen.note(Layer::Seccomp, Finding::probed("seccomp"));
         let policy = SandboxPolicy::default().with(Layer::Seccomp, Requirement::Off);
-        let report = fold(&policy, &seen, &[]);
+        let report = fold(&policy, &seen, &[], &[]);
         assert_eq!(report.layer(Layer::Seccomp).unwrap().status, Status::Disabled);
+    }
+
+    #[test]
+    fn what_depends_on_values_from_elsewhere_is_never_fixed() {
+        let source = [Source::Environment];
+        let report = fold(&SandboxPolicy::default(), &Journal::default(), &source, &source);
+        assert_eq!(report.source(Source::Environment), SourceState::Undisclosed);
     }
 
     #[test]
@@ -103,14 +120,14 @@ mod tests {
         for layer in Layer::ALL {
             seen.note(layer, Finding::read_back("test"));
         }
-        assert_eq!(refusal(&fold(&SandboxPolicy::default(), &seen, &[])), None);
+        assert_eq!(refusal(&fold(&SandboxPolicy::default(), &seen, &[], &[])), None);
         seen.note(Layer::Cgroup, Finding::impossible("cgroup", "read-only"));
-        let refused = refusal(&fold(&SandboxPolicy::default(), &seen, &[]));
+        let refused = refusal(&fold(&SandboxPolicy::default(), &seen, &[], &[]));
         assert_eq!(refused, Some((Layer::Cgroup, "read-only".to_owned())));
         let policy = SandboxPolicy::default().with(Layer::Cgroup, Requirement::Preferred);
-        assert_eq!(refusal(&fold(&policy, &seen, &[])), None);
+        assert_eq!(refusal(&fold(&policy, &seen, &[], &[])), None);
         seen.substitute(Layer::Cgroup, Finding::delegated("pod", "limited by the pod"));
-        let report = fold(&SandboxPolicy::default(), &seen, &[]);
+        let report = fold(&SandboxPolicy::default(), &seen, &[], &[]);
         assert_eq!(refusal(&report), None, "somebody sees to it");
         let row = report.layer(Layer::Cgroup).unwrap();
         assert_eq!((row.status, row.scope), (Status::Delegated, Scope::Pod));

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use requiem_model::request::EnvVar;
 use requiem_model::result::Usage;
-use requiem_model::{Layer, Limits, Outcome, RelPath, SandboxPolicy, SandboxReport};
+use requiem_model::{EnvName, EnvRef, Layer, Limits, Outcome, RelPath, SandboxPolicy, SandboxReport};
 
 /// How to start a runner.
 #[derive(Debug, Clone)]
@@ -59,6 +59,9 @@ pub struct RunSpec {
     pub argv: Vec<String>,
     /// Variables. PATH, HOME, LANG and TZ have fixed defaults; nothing else is added.
     pub env: Vec<EnvVar>,
+    /// Variables whose values only the runner has, in its own environment under the name of their
+    /// [carrier](EnvRef::carrier). This process never sees them.
+    pub env_refs: Vec<EnvRef>,
     /// Working directory below the workspace; made if it is not there.
     pub working_dir: Option<RelPath>,
     /// Standard input; empty if absent.
@@ -77,6 +80,7 @@ impl RunSpec {
         Self {
             argv,
             env: Vec::new(),
+            env_refs: Vec::new(),
             working_dir: None,
             stdin: None,
             inputs: Vec::new(),
@@ -187,6 +191,12 @@ pub enum RunError {
     CommandNotRunnable {
         /// Which one, and why.
         why: String,
+    },
+    /// The runner was not given the value of a variable; the program was not started.
+    #[error("the runner was not given the value of variable {}", name.as_str())]
+    ValueMissing {
+        /// The variable.
+        name: EnvName,
     },
     /// The caller cancelled the run.
     #[error("the run was cancelled")]

@@ -130,7 +130,8 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "pods",
         covers: "real kubelets: pools of pods and pods of single Executions, images, nodes that are disturbed, and nothing left",
-        cargo: &["test", "--workspace", "--test", "pods", "--no-fail-fast"],
+        // Most of the time is spent waiting for kubelets, so more tests than processors run side by side.
+        cargo: &["test", "--workspace", "--test", "pods", "--no-fail-fast", "--", "--test-threads=4"],
         needs: Needs::Nodes,
     },
     Suite {

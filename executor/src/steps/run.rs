@@ -93,6 +93,7 @@ fn spec(request: &ExecutionRequest, staged: Staged) -> RunSpec {
     RunSpec {
         argv: request.argv.clone(),
         env: request.env.clone(),
+        env_refs: request.env_refs.clone(),
         working_dir: request.working_dir.clone(),
         stdin: staged.stdin,
         inputs: staged.inputs,
@@ -109,6 +110,14 @@ fn refusal(error: RunError) -> Failure {
             FailureReason::CommandNotRunnable,
             why,
             "check the path of the program inside the sandbox, and that an input which is a program is executable",
+        ),
+        RunError::ValueMissing { name } => Failure::new(
+            FailureReason::InvalidRequest,
+            format!(
+                "env[{}] refers to a value that the runner of this executor was not given",
+                name.as_str()
+            ),
+            "values of Secrets and ConfigMaps reach commands in a pod of their own only: name spec.executor.pod",
         ),
         RunError::Cancelled => crate::journal::cancelled(),
         other => Failure::new(

@@ -124,12 +124,18 @@ impl Pod {
 
     /// The workload's container: the runner that the executor has installed, as process 1.
     pub fn workload(&self) -> Workload {
+        self.workload_with(&[])
+    }
+
+    /// The same with these variables, as a kubelet would have resolved them.
+    pub fn workload_with(&self, variables: &[(&str, &str)]) -> Workload {
         let words = ["/requiem/bin/requiem-runner", "--socket", "/requiem/run/runner.sock"];
         let words = self.wrapped(words.map(str::to_owned).to_vec(), "/requiem/bin/test");
         if self.tier == Tier::T3 {
             std::fs::copy(self.path("test"), self.path("bin/test")).unwrap();
         }
         let mut command = Command::new("unshare");
+        command.envs(variables.iter().copied());
         command.args([
             "--mount",
             "--pid",

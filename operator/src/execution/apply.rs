@@ -83,7 +83,7 @@ pub async fn apply(context: &Context, plan: &Plan, step: Step) -> Result<Applied
             let verdict = again.map_or(Verdict::Done, Verdict::Again);
             Ok(report.map_or(Applied::Rest(verdict), |report| Applied::Report(report, verdict)))
         }
-        Step::Advance { attempt, lost, wait } => Ok(advance(context, plan, attempt, lost, wait)),
+        Step::Advance { attempt, lost, wait, why } => Ok(advance(context, plan, attempt, lost, wait, &why)),
         Step::Hold { report, again } => {
             let verdict = Verdict::Again(again);
             Ok(report.map_or(Applied::Rest(verdict), |report| Applied::Report(report, verdict)))
@@ -290,15 +290,8 @@ async fn cancel(
     }
 }
 
-fn advance(context: &Context, plan: &Plan, attempt: u32, lost: bool, wait: Duration) -> Applied {
-    let state = context.tracker.with(&plan.uid, |live| {
-        let why = match &live.place {
-            Place::At(endpoint, state) => match &**state {
-                AttemptState::Failed { failure } => format!("on executor {endpoint}: {failure}"),
-                _ => String::new(),
-            },
-            _ => String::new(),
-        };
+fn advance(context: &Context, plan: &Plan, attempt: u32, lost: bool, wait: Duration, why: &str) -> Applied {
+    let known = context.tracker.with(&plan.uid, |live| {
         live.attempt = attempt;
         live.place = if live.fresh { Place::Nowhere } else { Place::Unknown };
         live.cancelling = false;
@@ -308,14 +301,15 @@ fn advance(context: &Context, plan: &Plan, attempt: u32, lost: bool, wait: Durat
         } else {
             live.failures += 1;
         }
-        why
     });
-    let Some(why) = state else { return Applied::Rest(Verdict::Done) };
-    tracing::warn!(execution = %plan.key, attempt, "the attempt before failed {why}");
+    if known.is_none() {
+        return Applied::Rest(Verdict::Done);
+    }
+    tracing::warn!(execution = %plan.key, attempt, why, "another attempt follows");
     if wait.is_zero() {
         return Applied::Again;
     }
-    let message = format!("attempt {} failed {why}; attempt {attempt} follows", attempt - 1);
+    let message = format!("{why}; attempt {attempt} follows");
     Applied::Report(
         Progress { reason: Reason::Retrying, message, attempts: attempt - 1 },
         Verdict::Again(wait),

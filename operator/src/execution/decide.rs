@@ -65,6 +65,8 @@ pub struct Observed {
     pub known: Known,
     /// Endpoints that do not answer, of those that matter here.
     pub outages: Vec<Outage>,
+    /// What the pod of this attempt says of its end, if it has one of its own and says something.
+    pub last_word: Option<String>,
 }
 
 /// What to do next.
@@ -119,6 +121,8 @@ pub enum Step {
         lost: bool,
         /// How long to wait first.
         wait: Duration,
+        /// Why the last one is of no use.
+        why: String,
     },
     /// Nothing can be done now.
     Hold {
@@ -347,18 +351,22 @@ fn failed(plan: &Plan, seen: &Observed, endpoint: Option<&Endpoint>, failure: &F
     } else {
         failure.reason.is_transient() && seen.known.failures < plan.retry_limit
     };
+    // A claim about why, for people. Whether there is a result is not decided by it.
+    let word = seen.last_word.as_ref().filter(|_| lost).map(|word| format!("; {word}")).unwrap_or_default();
     if again {
+        let place = endpoint.map(|endpoint| format!(" on executor {endpoint}")).unwrap_or_default();
+        let why = format!("attempt {attempt} failed{place}: {failure}{word}");
         let wait = match (lost, seen.known.losses) {
             (true, 0) => Duration::ZERO,
             (true, losses) => backoff::delay(&plan.uid, losses).min(SLOWEST_AFTER_LOSS),
             (false, _) => backoff::delay(&plan.uid, seen.known.failures + 1),
         };
-        return Step::Advance { attempt: attempt + 1, lost, wait };
+        return Step::Advance { attempt: attempt + 1, lost, wait, why };
     }
     let tried = if attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
     Step::Finish(Box::new(Final {
         result: failure.reason.into(),
-        message: format!("{}{tried}; {}", failure.message, failure.hint),
+        message: format!("{}{tried}{word}; {}", failure.message, failure.hint),
         attempts: attempt,
         proof: None,
         verdict: None,
@@ -723,6 +731,28 @@ mod tests {
         };
         assert_eq!(cancelled(Own::Missing), "finish Cancelled after 1, kept");
         assert_eq!(cancelled(Own::Starting(None)), "finish Cancelled after 1, kept");
+    }
+
+    #[test]
+    fn the_last_word_of_a_lost_pod_is_told_and_decides_nothing() {
+        let lost = at(failure(FailureReason::ExecutorLost));
+        let step = |place, losses| {
+            let mut seen = observed(place);
+            (seen.own, seen.known.losses) = (Some(Own::Lost), losses);
+            seen.last_word = Some("it said farewell".into());
+            next(&planned(), &seen)
+        };
+        let Step::Advance { why, .. } = step(lost.clone(), 0) else { panic!("not tried again") };
+        assert!(
+            why.starts_with("attempt 1 failed on executor a") && why.ends_with("; it said farewell"),
+            "{why}"
+        );
+        let Step::Finish(end) = step(lost, MAX_LOSSES) else { panic!("tried again") };
+        assert!(end.message.contains("; it said farewell; hint"), "{}", end.message);
+        let Step::Finish(end) = step(at(failure(FailureReason::InputMissing)), 0) else {
+            panic!("tried again")
+        };
+        assert!(!end.message.contains("farewell"), "{}", end.message);
     }
 
     #[test]

@@ -40,6 +40,7 @@ use crate::kubeapi::ApiError;
 use crate::proof_bundle;
 use crate::queue::{Key, Verdict};
 use apply::{Applied, ApplyError, Settled};
+use decide::Progress;
 use report::Written;
 use tracker::Orphan;
 use validate::{InvalidSpec, Plan};
@@ -106,6 +107,11 @@ async fn drive(context: &Context, key: &Key) -> Result<Verdict, ReconcileError> 
             return refuse(context, object.meta(), &previous, &refusal).await;
         }
     };
+    if let Err(trouble) = dedicated::introduce(context, &plan).await {
+        let progress = Progress { reason: trouble.reason, message: trouble.message, attempts: 0 };
+        report::progress(context, object, &progress).await?;
+        return Ok(Verdict::Failed { at_least: None });
+    }
     for _ in 0..MAX_STEPS {
         let Some(seen) = observe::observe(context, &plan) else { return Ok(Verdict::Done) };
         if is_idle(&plan, &seen.known.place) {

@@ -34,20 +34,20 @@ pub fn object(context: &Context, key: &Key) -> Option<Arc<Guarded<Execution>>> {
 /// Everything that the next decision needs; `None` if the Execution was deleted meanwhile.
 pub fn observe(context: &Context, plan: &Plan) -> Option<Observed> {
     let known = context.tracker.known(&plan.uid, plan.first_attempt)?;
-    let (pool, own) = match &plan.pod {
-        None => (of_pool(context, plan), None),
+    let (pool, own, last_word) = match &plan.pod {
+        None => (of_pool(context, plan), None, None),
         Some(_) => of_own_pod(context, plan, known.attempt),
     };
     let outages = outages(context, &pool, &known);
-    Some(Observed { pool, own, known, outages })
+    Some(Observed { pool, own, known, outages, last_word })
 }
 
-/// The pod of this attempt and its executor, if it has served.
-fn of_own_pod(context: &Context, plan: &Plan, attempt: u32) -> (Pool, Option<Own>) {
+/// The executor in the pod of this attempt, if it has served; how far the pod is; what it says of its end.
+fn of_own_pod(context: &Context, plan: &Plan, attempt: u32) -> (Pool, Option<Own>, Option<String>) {
     let members = match context.pods.of_execution(&plan.key, &plan.uid) {
         Ok(members) => members,
-        Err(Unseen::Yet) => return (Pool::Unlisted, None),
-        Err(Unseen::Because(why)) => return (Pool::Unwatched(why), None),
+        Err(Unseen::Yet) => return (Pool::Unlisted, None, None),
+        Err(Unseen::Because(why)) => return (Pool::Unwatched(why), None, None),
     };
     let name = dedicated::name(&plan.key, &plan.uid, attempt);
     let own = dedicated::own(&members, &name);
@@ -56,7 +56,10 @@ fn of_own_pod(context: &Context, plan: &Plan, attempt: u32) -> (Pool, Option<Own
     let posts = counts.filter_map(|member| roster::post(&plan.key, member, false));
     let candidate =
         |post: Post| Candidate { free: true, takes: post.takes, absent: None, endpoint: post.endpoint };
-    (Pool::Executors(posts.map(candidate).collect()), Some(own))
+    let last_word =
+        members.iter().find(|member| member.name == name).and_then(|one| one.last_word.as_deref());
+    let last_word = last_word.map(dedicated::in_words_of_executions);
+    (Pool::Executors(posts.map(candidate).collect()), Some(own), last_word)
 }
 
 fn of_pool(context: &Context, plan: &Plan) -> Pool {

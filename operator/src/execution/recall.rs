@@ -89,7 +89,9 @@ pub fn answer(plan: &Plan, bundle: &ProofBundle) -> Option<Recalled> {
         uid: run.identity.uid.clone(),
         bundle: bundle.name_any(),
     };
-    (ours && succeeded && engine).then_some(Recalled { original, verified })
+    // The same references need not mean the same values. Nobody asks, and nothing is answered.
+    let whole = facts.request.env_refs.is_empty();
+    (ours && succeeded && engine && whole).then_some(Recalled { original, verified })
 }
 
 /// Newest last. Creation times have seconds; resource versions rise.

@@ -45,7 +45,13 @@ pub(crate) fn observed(place: Place) -> Observed {
         cancelling: false,
         unanswered: false,
     };
-    Observed { pool: Pool::Executors(vec![candidate("a")]), own: None, known, outages: vec![] }
+    Observed {
+        pool: Pool::Executors(vec![candidate("a")]),
+        own: None,
+        known,
+        outages: vec![],
+        last_word: None,
+    }
 }
 
 pub(crate) fn at(state: AttemptState) -> Place {

@@ -124,8 +124,12 @@ pub fn wants_end(object: &Execution) -> bool {
     object.spec.cancel || object.metadata.deletion_timestamp.is_some()
 }
 
-/// Whether an earlier result may answer `object`. What a GitOps tool creates again is the same wish, not a new one.
+/// Whether an earlier result may answer `object`. What a GitOps tool creates again is the same wish, not a new one. Values
+/// that a Secret holds may have changed, which no digest tells: then nothing answers.
 pub fn cache_mode(object: &Execution) -> CacheMode {
+    if object.spec.env.iter().any(|var| var.value_from.is_some()) {
+        return CacheMode::Never;
+    }
     let default = || keeper::of(&object.metadata).map_or(CacheMode::Never, |_kept_by_a_tool| CacheMode::Use);
     object.spec.cache.unwrap_or_else(default)
 }
@@ -176,6 +180,30 @@ mod tests {
         assert_eq!(kept(true, never, with), (CacheMode::Never, false));
         let (refresh, keep) = (Some(CacheMode::Refresh), Some(Retention::Keep));
         assert_eq!(kept(false, refresh, keep), (CacheMode::Refresh, true));
+    }
+
+    #[test]
+    fn what_takes_values_from_elsewhere_is_neither_answered_nor_answers() {
+        let mut object: Execution = serde_json::from_value(serde_json::json!({
+            "apiVersion": "requiem.dev/v1alpha1", "kind": "Execution",
+            "metadata": {"name": "n", "uid": "u", "labels": {"helm.toolkit.fluxcd.io/name": "release"}},
+            "spec": {
+                "command": ["true"], "executor": {"pod": {"image": "debian"}},
+                "env": [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            },
+        }))
+        .unwrap();
+        let referring = plan(&object).unwrap();
+        assert_eq!((referring.cache, referring.route()), (CacheMode::Never, None));
+        object.spec.env.clear();
+        assert!(plan(&object).unwrap().route().is_some(), "a tool keeps it, so that others answer");
+        object.spec.executor.pod = None;
+        object.spec.env = vec![requiem_crds::execution::EnvVarSpec {
+            name: "S".into(),
+            value_from: Some(Default::default()),
+            ..Default::default()
+        }];
+        assert!(plan(&object).unwrap_err().0.contains("spec.executor.pod"));
     }
 
     #[test]

@@ -164,6 +164,7 @@ mod tests {
                 deadline: None,
                 created: None,
                 trouble: None,
+                last_word: None,
             }));
             ordinal += 1;
         }

@@ -31,6 +31,8 @@ pub struct Member {
     pub created: Option<Timestamp>,
     /// What keeps it from serving.
     pub trouble: Option<Trouble>,
+    /// What it says of the end of its executor, or of its own: for people.
+    pub last_word: Option<String>,
 }
 
 /// How far a pod is.
@@ -71,6 +73,7 @@ impl Member {
             trouble: (!matches!(stage, Stage::Serving | Stage::Leaving))
                 .then(|| trouble::of(&name, pod))
                 .flatten(),
+            last_word: trouble::last_word(&name, pod),
             name,
         }
     }

@@ -40,7 +40,7 @@ use crate::fleet::Roster;
 use crate::kubeapi::ApiError;
 use crate::queue::{Key, Verdict};
 use decide::{Action, Wish};
-use member::Member;
+use member::{Member, Stage};
 use observe::Unseen;
 use report::Crew;
 use trouble::Trouble;
@@ -143,9 +143,9 @@ async fn steer(
         persists: plan.pods.store.persists(),
         may_create: brake.is_none(),
     };
-    let creates = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Create { .. }));
     let mut actions = decide::actions(&wish, members);
-    if let Err(error) = context.certificates.ensure(&plan.key.namespace, creates(&actions)).await {
+    let certificate = wants_certificate(&actions, members);
+    if let Err(error) = context.certificates.ensure(&plan.key.namespace, certificate).await {
         tracing::warn!(pool = %plan.key, %error, "executors have no certificates");
         troubles.push(Trouble { reason: Reason::CertificateUnavailable, message: error.to_string() });
         // A pod without its Secret would never start.
@@ -155,6 +155,13 @@ async fn steer(
     apply::apply(context, plan, actions).await;
     troubles.extend(context.memory.refusal(&plan.key));
     context.memory.brake(&plan.key, template, members, Timestamp::now())
+}
+
+/// Whether somebody is about to need the certificate: a new pod, or one that is not ready. Its certificate may have run out, or
+/// somebody may have replaced it; it may be something else, too, and then it is written for nothing.
+fn wants_certificate(actions: &[Action], members: &[Member]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Create { .. }))
+        || members.iter().any(|member| member.stage == Stage::Faltering)
 }
 
 /// When a pool of pods is looked at again, if nothing happens.
@@ -253,5 +260,25 @@ fn look_again(context: &Context, key: &Key) {
     match dedicated::execution_of_fleet_key(key) {
         Some(execution) => context.execution_queue.push(execution),
         None => context.push_executions_of(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::member::samples::{POOL, container, pod, serving};
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_wanted_by_new_pods_and_by_those_that_are_not_ready() {
+        let member = |status| Member::of(POOL, &pod(0, &status, None));
+        let unready = json!({
+            "phase": "Running", "podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": "False"}],
+            "containerStatuses": [container("workload", json!({"running": {}}), json!({}), 0)],
+        });
+        assert!(!wants_certificate(&[], &[member(serving()), member(json!({"phase": "Pending"}))]));
+        assert!(wants_certificate(&[], &[member(serving()), member(unready)]));
+        assert!(wants_certificate(&[Action::Create { ordinal: 0 }], &[]));
     }
 }

@@ -15,6 +15,7 @@ use super::trouble::Trouble;
 use crate::dispatch::{DispatchError, Endpoint};
 
 const MAX_MESSAGE: usize = 1000;
+const UNREADY: &str = "its pod is not ready; the log of its container executor says why";
 /// Troubles that a message tells.
 const TOLD: usize = 3;
 
@@ -131,10 +132,13 @@ fn of_pod(crew: &Crew<'_>, member: &Member, answers: &[Answer]) -> EndpointStatu
         let trouble = member.trouble.as_ref().map(|trouble| trouble.message.as_str());
         let word = match member.stage {
             Stage::Leaving => "it is to go, and drains",
-            Stage::Faltering => trouble.unwrap_or("its pod is not ready"),
+            Stage::Faltering => trouble.unwrap_or(UNREADY),
             _ => trouble.unwrap_or("its pod starts"),
         };
-        status.message = Some(clip(word, MAX_MESSAGE));
+        // That it cannot be reached, and why, tells more than that its pod is not ready.
+        let unreached = matches!(answer, Some(Err(_))) && word == UNREADY;
+        let said = status.message.take().filter(|_| unreached);
+        status.message = Some(said.unwrap_or_else(|| clip(word, MAX_MESSAGE)));
     }
     status
 }

@@ -3,6 +3,8 @@
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use requiem_crds::condition::Reason;
+use requiem_model::BundleRoot;
+use serde::Deserialize;
 
 use crate::kubeapi::ApiError;
 
@@ -25,12 +27,13 @@ impl Trouble {
 
     /// How far it lies from a mere consequence of something else: the first of several is told first.
     pub fn rank(&self) -> usize {
-        const ORDER: [Reason; 8] = [
+        const ORDER: [Reason; 9] = [
             Reason::CertificateUnavailable,
             Reason::PodRefused,
             Reason::QuotaExceeded,
             Reason::ProfileMissing,
             Reason::ImageUnavailable,
+            Reason::ValueUnavailable,
             Reason::ExecutorOutOfMemory,
             Reason::ExecutorCrashing,
             Reason::Unschedulable,
@@ -114,6 +117,19 @@ fn uncreated(pod: &str, container: &ContainerStatus, reason: &str, said: &str) -
             ),
         );
     }
+    // The kubelet's words for what an environment variable refers to: `secret "x" not found`, `couldn't find key k in Secret ns/x`.
+    let value = said.starts_with("secret \"")
+        || said.starts_with("configmap \"")
+        || said.starts_with("couldn't find key");
+    if reason == "CreateContainerConfigError" && value {
+        return Trouble::new(
+            Reason::ValueUnavailable,
+            format!(
+                "a value that spec.env takes by valueFrom cannot be had: {said}; create what is missing, or the key in it, in \
+                 the namespace of the Execution; it goes on by itself"
+            ),
+        );
+    }
     Trouble::new(
         Reason::ExecutorCrashing,
         format!(
@@ -144,6 +160,53 @@ fn crashed(pod: &str, container: &ContainerStatus, end: &ContainerStateTerminate
         )
     };
     Trouble::new(Reason::ExecutorCrashing, format!("container {name} of pod {pod} does not stay up: {why}"))
+}
+
+/// What an executor leaves as its termination message: the results that nobody may have fetched.
+#[derive(Deserialize)]
+struct Farewell {
+    schema: String,
+    results: Vec<Unfetched>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Unfetched {
+    attempt: u32,
+    bundle_root: BundleRoot,
+}
+
+/// What the pod called `name` says of the end of its executor, or of its own. It may be forged like everything that a pod says, so
+/// it explains, and decides nothing.
+pub fn last_word(name: &str, pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.as_deref().unwrap_or_default();
+    let executor = containers.iter().find(|container| container.name == "executor");
+    let states = executor.map(|executor| [&executor.state, &executor.last_state]);
+    let ends = states.into_iter().flatten().flatten().filter_map(|state| state.terminated.as_ref());
+    let ends: Vec<&ContainerStateTerminated> = ends.collect();
+    let killed = ends.iter().find(|end| end.reason.as_deref() == Some("OOMKilled"));
+    if let Some((end, executor)) = killed.zip(executor) {
+        return Some(crashed(name, executor, end).message);
+    }
+    let message = ends.first().and_then(|end| end.message.as_deref());
+    let farewell = message.and_then(|message| serde_json::from_str::<Farewell>(message).ok());
+    if let Some(Unfetched { attempt, bundle_root }) = farewell
+        .filter(|farewell| farewell.schema == "requiem.termination/1")
+        .and_then(|farewell| farewell.results.into_iter().next())
+    {
+        let lost = "but nobody had fetched the proof when it ended";
+        return Some(format!(
+            "its executor says that attempt {attempt} had the result {bundle_root}, {lost}"
+        ));
+    }
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let disrupted = conditions.iter().find(|one| one.type_ == "DisruptionTarget" && one.status == "True");
+    let told = disrupted.map(|why| (why.reason.as_deref(), why.message.as_deref()));
+    let failed = (status.phase.as_deref() == Some("Failed"))
+        .then_some((status.reason.as_deref(), status.message.as_deref()));
+    let (reason, message) = told.or(failed)?;
+    Some(format!("pod {name} was ended ({}): {}", reason.unwrap_or("Failed"), quote(message)))
 }
 
 /// What the API server's refusal of a pod means.
@@ -253,6 +316,20 @@ mod tests {
         let profile =
             waiting("CreateContainerError", "cannot load seccomp profile \"/x/requiem/runner.json\"");
         check(workload(profile, json!({})), "ProfileMissing", &["/x/requiem/runner.json", "choose tier T3"]);
+        for said in [
+            "secret \"app\" not found",
+            "configmap \"app\" not found",
+            "couldn't find key k in Secret ns/app",
+        ] {
+            let missing = waiting("CreateContainerConfigError", said);
+            check(
+                workload(missing, json!({})),
+                "ValueUnavailable",
+                &[said, "create what is missing", "spec.env"],
+            );
+        }
+        let other = waiting("CreateContainerConfigError", "container has runAsNonRoot");
+        check(workload(other, json!({})), "ExecutorCrashing", &["runAsNonRoot"]);
         let killed = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
         let loops = waiting("CrashLoopBackOff", "back-off");
         check(executor(loops.clone(), killed.clone()), "ExecutorOutOfMemory", &["resources.executor"]);
@@ -307,6 +384,37 @@ mod tests {
             assert_eq!(trouble.reason.as_str(), reason, "{message}");
             assert!(trouble.message.contains(remedy), "{}", trouble.message);
         }
+    }
+
+    #[test]
+    fn a_pod_says_why_its_executor_ended() {
+        let said = |status: Value| last_word("p-0", &pod(0, &status, None));
+        let killed = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        let words = said(executor(json!({"running": {}}), killed)).unwrap();
+        assert!(words.contains("want of memory") && words.contains("resources.executor"), "{words}");
+        let root = format!("blake3:{}", "ab".repeat(32));
+        let farewell = |results: Value| {
+            let message = json!({"schema": "requiem.termination/1", "results": results}).to_string();
+            executor(json!({"terminated": {"exitCode": 0, "message": message}}), json!({}))
+        };
+        let result = json!({"uid": "u", "attempt": 2, "executionRoot": root, "bundleRoot": root});
+        let words = said(farewell(json!([result]))).unwrap();
+        assert!(words.contains("attempt 2 had the result") && words.contains(&root), "{words}");
+        assert_eq!(said(farewell(json!([]))), None, "everything was fetched");
+        let forged = json!([{"uid": "u", "attempt": 1, "bundleRoot": "\u{1b}[2J"}]);
+        assert_eq!(said(farewell(forged)), None);
+        assert_eq!(
+            said(executor(json!({"terminated": {"exitCode": 0, "message": "no JSON"}}), json!({}))),
+            None
+        );
+        let evicted = json!({"conditions": [{
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+        }]});
+        let words = said(evicted).unwrap();
+        assert!(words.contains("EvictionByEvictionAPI") && words.contains("evicting"), "{words}");
+        let full = json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"});
+        assert!(said(full).unwrap().contains("(Evicted): low on memory"));
+        assert_eq!(said(json!({"phase": "Running"})), None);
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
         store::check_writable(path)?;
     }
     let original = original(arguments)?;
+    repeatable(&original.verified)?;
     let receipts = receipts(arguments, &original.verified)?;
     let identity = Identity {
         namespace: arguments.tenant.clone(),
@@ -81,6 +82,21 @@ fn original(arguments: &ExecReplay) -> Result<Bundle, CommandError> {
             "name a proof with --bundle FILE, or what exec run --out wrote with --result FILE",
         )),
     }
+}
+
+/// A proof holds where values of Secrets stood, and not what they were: then nobody can say that a re-run was given the same.
+fn repeatable(original: &Verified) -> Result<(), CommandError> {
+    let references = &original.body.execution.request.env_refs;
+    if references.is_empty() {
+        return Ok(());
+    }
+    let named = references.iter().map(|one| format!("{} from {}", printable(one.name.as_str()), one.source));
+    let named = named.collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "the run took values that its proof does not hold, and cannot be repeated without them: {named}"
+    );
+    let hint = "create the Execution again in the cluster that has them, and compare the two execution roots";
+    Err(CommandError::unusable("ValuesUndisclosed", message, hint))
 }
 
 /// Receipts to be extended: read before anything is run, so that a run is not lost to a file that cannot be used.

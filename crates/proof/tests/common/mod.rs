@@ -7,8 +7,8 @@ use requiem_model::report::{Evidence, LayerReport, Proof, Source, SourceReport, 
 use requiem_model::request::{EnvVar, Input, InputSource};
 use requiem_model::result::{MissingOutput, Output, OutputContent, Stream, Usage};
 use requiem_model::{
-    BlobDigest, EnvName, ExecutionRequest, Layer, Outcome, RelPath, Requirement, RunResult, SandboxPolicy,
-    SandboxReport, TreeDigest, confidence,
+    BlobDigest, DataKey, EnvName, EnvRef, ExecutionRequest, Layer, ObjectName, Outcome, RelPath, Requirement,
+    RunResult, SandboxPolicy, SandboxReport, TreeDigest, ValueSource, confidence,
 };
 use requiem_model::{CanonError, ExecutionRoot, canon};
 use requiem_proof::{
@@ -145,6 +145,22 @@ pub(crate) fn body() -> BundleBody {
 
 pub(crate) fn sealed() -> Sealed {
     seal(&body()).unwrap()
+}
+
+/// The same of a request that takes two values from elsewhere.
+pub(crate) fn referring() -> BundleBody {
+    let (name, key) = (|text| ObjectName::parse(text).unwrap(), |text| DataKey::parse(text).unwrap());
+    let variable = |text| EnvName::parse(text).unwrap();
+    let mode = ValueSource::ConfigMap { name: name("settings"), key: key("mode.txt") };
+    let token = ValueSource::Secret { name: name("registry"), key: key("token") };
+    let mut body = body();
+    body.execution.request.env_refs = vec![
+        EnvRef { name: variable("MODE"), source: mode },
+        EnvRef { name: variable("TOKEN"), source: token },
+    ];
+    body.run.sandbox.sources[0].state = SourceState::Undisclosed;
+    body.run.confidence = confidence::assess(&body.run.sandbox);
+    body
 }
 
 pub(crate) fn roots_of(sealed: &Sealed) -> Expect {

@@ -98,6 +98,7 @@ impl Runner {
         let request = Request {
             argv: spec.argv,
             env: spec.env,
+            env_refs: spec.env_refs,
             working_dir: spec.working_dir,
             inputs: handed.described,
             limits: spec.limits,
@@ -213,6 +214,7 @@ fn finish(frame: crate::protocol::Frame, run: Channel, handing: Duration) -> Res
         }
         Reply::Refused { layer, why } => Err(RunError::Refused { layer, why }),
         Reply::NotRunnable { why } => Err(RunError::CommandNotRunnable { why }),
+        Reply::ValueMissing { name } => Err(RunError::ValueMissing { name }),
         Reply::Cancelled => Err(RunError::Cancelled),
         Reply::Lost => Err(RunError::RunnerLost),
         Reply::Broken(fault) => {

@@ -13,7 +13,7 @@ mod channel;
 
 use requiem_model::report::{SandboxReport, Source};
 use requiem_model::request::EnvVar;
-use requiem_model::{Layer, Limits, Outcome, RelPath, SandboxPolicy, result::Usage};
+use requiem_model::{EnvName, EnvRef, Layer, Limits, Outcome, RelPath, SandboxPolicy, result::Usage};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use channel::{Channel, ChannelError, Frame};
@@ -22,7 +22,7 @@ use crate::error::StepError;
 use crate::finding::Finding;
 
 /// Version of everything in this module; to be raised with every change of it.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// First word of the zygote, once it is ready or has given up.
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ pub(crate) enum News {
 pub(crate) struct Request {
     pub(crate) argv: Vec<String>,
     pub(crate) env: Vec<EnvVar>,
+    /// Their values are in the runner's own environment; no frame ever holds one.
+    pub(crate) env_refs: Vec<EnvRef>,
     pub(crate) working_dir: Option<RelPath>,
     pub(crate) inputs: Vec<HandedInput>,
     pub(crate) limits: Limits,
@@ -95,6 +97,9 @@ pub(crate) enum Reply {
     NotRunnable {
         why: String,
     },
+    ValueMissing {
+        name: EnvName,
+    },
     Cancelled,
     /// The zygote went, and the run with it.
     Lost,
@@ -112,6 +117,8 @@ pub(crate) enum Event {
     Proven { findings: Vec<(Layer, Finding)>, fixed: Vec<Source> },
     /// The program could not be started.
     NotRunnable { why: String },
+    /// The runner was not given the value of this variable.
+    ValueMissing { name: EnvName },
     /// Set-up failed in a way that is not a missing layer.
     Broken(Fault),
     /// The payload has ended and every process of the tree but init is gone.

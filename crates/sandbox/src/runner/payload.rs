@@ -1,7 +1,9 @@
 //! Pid 2 of a run: gives up everything step by step, shows from inside that it is gone, waits for leave, execs.
 
-use std::ffi::{CStr, CString};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 
@@ -13,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getpid, setsid};
 use requiem_model::report::{Evidence, Source};
-use requiem_model::{Layer, RelPath};
+use requiem_model::{EnvName, EnvRef, Layer, RelPath};
 
 use super::Wants;
 use super::ground::Ground;
@@ -61,7 +63,8 @@ struct Observed {
 /// The payload's life until exec.
 pub(crate) fn run(mut start: Start<'_>) -> ! {
     let event = match prepare(&mut start).and_then(|()| hand_over(&start)) {
-        Ok(why) => Event::NotRunnable { why },
+        Ok(Unstarted::NotRunnable(why)) => Event::NotRunnable { why },
+        Ok(Unstarted::ValueMissing(name)) => Event::ValueMissing { name },
         Err(fault) => Event::Broken(fault),
     };
     // If the supervisor is gone, so is whoever would want to know.
@@ -377,8 +380,8 @@ fn fixed_sources(start: &Start<'_>) -> Vec<Source> {
     };
     let layout = || personality::get().is_ok_and(|persona| persona.contains(Persona::ADDR_NO_RANDOMIZE));
     let candidates = [
-        // Nothing is inherited: what exec is given below is the request's and fixed defaults.
-        (Source::Environment, true),
+        // Nothing else is inherited: what exec is given below is the request's and fixed defaults.
+        (Source::Environment, start.request.env_refs.is_empty()),
         (Source::Identity, identity()),
         (Source::ProcessIds, proven(Layer::PidNamespace)),
         (Source::AddressLayout, layout()),
@@ -388,16 +391,24 @@ fn fixed_sources(start: &Start<'_>) -> Vec<Source> {
     candidates.into_iter().filter(|(_, fixed)| *fixed).map(|(source, _)| source).collect()
 }
 
+/// Why the program was not started.
+enum Unstarted {
+    /// It, or what it is to be given, is none.
+    NotRunnable(String),
+    /// The runner has no value for this variable.
+    ValueMissing(EnvName),
+}
+
 /// Reports, waits for leave, execs. Returns why the program could not be started.
-fn hand_over(start: &Start<'_>) -> Result<String, Fault> {
+fn hand_over(start: &Start<'_>) -> Result<Unstarted, Fault> {
     let program = Program::of(start.request, &start.place.workspace);
     let event = Event::Proven { findings: start.journal.clone().into_vec(), fixed: fixed_sources(start) };
     let told = |error| Fault::of_channel("speak with the supervisor", &error);
     start.control.send(&event, &[]).map_err(told)?;
     start.control.receive().and_then(|frame| frame.message::<Go>()).map_err(told)?;
     Ok(match program {
-        Ok(program) => program.exec(),
-        Err(why) => why.to_owned(),
+        Ok(program) => Unstarted::NotRunnable(program.exec()),
+        Err(unstarted) => unstarted,
     })
 }
 
@@ -409,9 +420,13 @@ struct Program {
 }
 
 impl Program {
-    fn of(request: &Request, workspace: &Path) -> Result<Self, &'static str> {
-        let text = |text: String| CString::new(text).map_err(|_| "an argument or variable holds a NUL");
-        let name = request.argv.first().ok_or("there is no program to start")?;
+    fn of(request: &Request, workspace: &Path) -> Result<Self, Unstarted> {
+        let not_runnable = |why: &str| Unstarted::NotRunnable(why.to_owned());
+        let bytes = |bytes: Vec<u8>| {
+            CString::new(bytes).map_err(|_| not_runnable("an argument or variable holds a NUL"))
+        };
+        let text = |text: String| bytes(text.into_bytes());
+        let name = request.argv.first().ok_or_else(|| not_runnable("there is no program to start"))?;
         let candidates = if name.contains('/') {
             vec![name.clone()]
         } else {
@@ -420,7 +435,7 @@ impl Program {
         Ok(Self {
             candidates: candidates.into_iter().map(text).collect::<Result<_, _>>()?,
             argv: request.argv.iter().cloned().map(text).collect::<Result<_, _>>()?,
-            env: environment(request, workspace).into_iter().map(text).collect::<Result<_, _>>()?,
+            env: environment(request, workspace)?.into_iter().map(bytes).collect::<Result<_, _>>()?,
         })
     }
 
@@ -450,12 +465,21 @@ fn explain(program: &CStr, errno: Errno) -> String {
     format!("cannot start {:?}: {}{remedy}", program.to_string_lossy(), errno.desc())
 }
 
-/// The request's variables over fixed defaults, sorted.
-fn environment(request: &Request, workspace: &Path) -> Vec<String> {
+/// The request's variables over fixed defaults, sorted. Of the runner's own environment only the values that the request
+/// refers to get in, each by its carrier.
+fn environment(request: &Request, workspace: &Path) -> Result<Vec<Vec<u8>>, Unstarted> {
     let home = workspace.to_string_lossy();
     let defaults = [("HOME", home.as_ref()), ("LANG", "C.UTF-8"), ("PATH", &PATH.join(":")), ("TZ", "UTC")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let mut all = std::collections::BTreeMap::from(defaults);
-    all.extend(request.env.iter().map(|var| (var.name.as_str().to_owned(), var.value.clone())));
-    all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        .map(|(name, value)| (name, OsString::from(value)));
+    let mut all = BTreeMap::from(defaults);
+    all.extend(request.env.iter().map(|var| (var.name.as_str(), OsString::from(&var.value))));
+    for reference in &request.env_refs {
+        all.insert(reference.name.as_str(), carried(reference)?);
+    }
+    let line = |(name, value): (&str, OsString)| [name.as_bytes(), b"=", &value.into_vec()].concat();
+    Ok(all.into_iter().map(line).collect())
+}
+
+fn carried(reference: &EnvRef) -> Result<OsString, Unstarted> {
+    std::env::var_os(reference.carrier()).ok_or_else(|| Unstarted::ValueMissing(reference.name.clone()))
 }

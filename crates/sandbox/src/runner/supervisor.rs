@@ -199,6 +199,7 @@ impl Desk<'_> {
                 Event::Staged { micros } => self.staged_us = micros,
                 Event::Proven { findings, fixed } => return Ok(Ok(Proven { findings, fixed, workspace })),
                 Event::NotRunnable { why } => return Ok(Err(Reply::NotRunnable { why })),
+                Event::ValueMissing { name } => return Ok(Err(Reply::ValueMissing { name })),
                 Event::Broken(fault) => return Err(fault),
                 Event::Ended { .. } => {
                     return Err(StepError { step: "start the payload", errno: Errno::ECHILD }.into());
@@ -224,7 +225,9 @@ impl Desk<'_> {
             }
         }
         self.kills_before = self.ground.cgroups.outer_kills();
-        report::fold(&request.policy, &self.tree.journal, &proven.fixed)
+        // The values come from elsewhere, whatever the payload has seen of them.
+        let undisclosed: &[Source] = if request.env_refs.is_empty() { &[] } else { &[Source::Environment] };
+        report::fold(&request.policy, &self.tree.journal, &proven.fixed, undisclosed)
     }
 
     /// Waits for the end of the payload, or brings it about.
@@ -250,6 +253,7 @@ impl Desk<'_> {
             match event {
                 Ok(Event::Ended { status, usage }) => break (self.outcome(status), usage),
                 Ok(Event::NotRunnable { why }) => return Ok(Reply::NotRunnable { why }.into()),
+                Ok(Event::ValueMissing { name }) => return Ok(Reply::ValueMissing { name }.into()),
                 Ok(Event::Broken(fault)) => return Err(fault),
                 Ok(Event::Prepared | Event::Staged { .. } | Event::Proven { .. }) => {}
                 // Init itself was killed, and everything with it: only the kernel does that, for want of memory.

@@ -98,6 +98,8 @@ pub fn kubelet(network: Network, number: u8) -> Value {
         // A change of the node's state is told soon; unchanged it is told as seldom as everywhere.
         "nodeStatusUpdateFrequency": "2s",
         "nodeStatusReportFrequency": "5m",
+        // A Secret that was renewed reaches pods when the kubelet looks at them again: soon, because tests wait for it.
+        "syncFrequency": "10s",
         // There is no DNS here, and the host's answers nobody in these namespaces.
         "resolvConf": "",
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
