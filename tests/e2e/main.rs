@@ -8,5 +8,6 @@
 )]
 
 mod answers;
+mod command;
 mod ends;
 mod refusals;

@@ -340,7 +340,7 @@ pub(crate) struct Doctor {
     pub(crate) store: StoreArguments,
     /// How many objects of the store to read, chosen at random.
     #[arg(long, value_name = "N", default_value_t = 64)]
-    pub(crate) sample: usize,
+    pub(crate) sample: u64,
     /// Look at a cluster too: that of --kubeconfig and --context, else of the usual rules.
     #[arg(long)]
     pub(crate) cluster: bool,

@@ -113,6 +113,10 @@ fn a_corrupt_object() {
     fs::set_permissions(object, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(object, "TWO").unwrap();
     is_found(&doctor(&desk), "ObjectCorrupt");
+    assert!(!doctor(&desk).contains("StoreQuarantine"), "looking changes nothing");
+    // Whoever reads it has it moved away.
+    let digest = desk.requiem(&["digest", "file", "two"]).stdout;
+    assert_eq!(desk.requiem(&["cas", "get", digest.trim(), "--cas", "store", "--tenant", "team"]).code, 2);
     let found = doctor(&desk);
     is_found(&found, "StoreQuarantine");
     assert!(!found.contains("ObjectCorrupt"), "it is served no more");

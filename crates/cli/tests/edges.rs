@@ -7,6 +7,7 @@ mod common;
 #[path = "common/edge.rs"]
 mod edge;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
@@ -17,7 +18,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{Desk, Said, said};
-use edge::{Processes, entries, groups, on_a_small_disk, unprivileged};
+use edge::{Processes, entries, on_a_small_disk, unprivileged};
 use requiem_model::BlobDigest;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
@@ -113,18 +114,20 @@ fn interrupted(arguments: &[&str], signals: &[Signal]) -> (Desk, Said) {
     let marker = format!("sleep 600 # {}", desk.path(".").display());
     desk.write("request.json", shell(&marker).to_string());
     fs::create_dir(desk.path("tmp")).unwrap();
-    let before = groups();
     let mut command = desk.command(arguments);
     command.env("TMPDIR", desk.path("tmp")).process_group(0);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let payload = Processes::wait_for(child.id(), &marker);
+    let has_cgroups =
+        desk.requiem(&["sandbox", "explain", "cgroup", "--json"]).json()["here"]["status"] == "enforced";
+    assert_eq!(has_cgroups, !payload.groups().is_empty());
     for signal in signals {
         kill_process_group(Pid::from_child(&child), *signal).unwrap();
     }
     child.stdin.take();
     let said = said(&child.wait_with_output().unwrap());
     payload.assert_gone(Duration::ZERO);
-    assert_eq!(groups(), before, "a cgroup is left");
+    assert_eq!(payload.groups(), BTreeSet::new(), "a cgroup is left");
     assert_eq!(entries(&desk.path("tmp")), Vec::<String>::new());
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(desk.path(".").to_str().unwrap()), "{mounts}");

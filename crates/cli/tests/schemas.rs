@@ -160,7 +160,7 @@ fn every_output_is_what_its_schema_says() {
     let signer = repository("config/signers/openssl").canonicalize().unwrap().display().to_string();
     let sign = ["proof", "sign", "proof.json", "--signer", &signer, "--signer-arg", &keys, "--key", "alice"];
     it.check("proof-sign", 0, &sign);
-    // The request is judged below. exec apply needs a cluster: its document is not judged here.
+    // The request is judged below, what exec apply prints in the suite that has a cluster (e2e).
     it.seen.extend(["request", "exec-apply"].map(str::to_owned));
     assert_eq!(it.seen, it.schemas.keys().cloned().collect(), "a schema whose document nobody has seen");
 }

@@ -4,35 +4,40 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use requiem_cas::{BlobReader, StoreError, TenantStore};
-use requiem_model::BlobDigest;
+use requiem_cas::Store;
+use requiem_cas::audit::{Audit, Extent, Progress};
 
 use super::{Check, Finding};
 use crate::error::CommandError;
-use crate::{random, store};
+use crate::store;
 
 /// Corrupt objects that are named; the others are counted.
 const NAMED: usize = 10;
 
-/// One object.
-type Object = (String, BlobDigest);
-
-/// Looks at the store in `folder`, of whose objects `sample` are read; what turns out corrupt goes to the quarantine, as at every read.
-pub(crate) fn look(folder: &Path, sample: usize) -> Result<Check, CommandError> {
+/// Looks at the store in `folder`, of whose objects `sample` are read. Nothing is changed.
+pub(crate) fn look(folder: &Path, sample: u64) -> Result<Check, CommandError> {
     let place = folder.display();
     let Ok(meta) = fs::metadata(folder) else {
         return Ok(Check::of("store", format!("{place}: there is none yet")));
     };
     let access = access(&meta, folder);
-    if let Err(error) = store::open(Some(folder), "default") {
-        let unusable = Finding::error("StoreUnusable", error.message, error.hint);
-        return Ok(Check::of("store", format!("{place}: cannot be used")).with(access).with([unusable]));
-    }
-    let (objects, kept_bad) = walk(folder).map_err(|error| store::cannot("read", folder, &error))?;
-    let total = objects.len();
-    let chosen = random::choose(objects, sample)?;
-    let seen = format!("{place}: {} of {total} objects read", chosen.len());
+    // Opening for work shows whether this user may work there; looking comes after.
+    let looked = Store::open(folder).map_err(CommandError::from).and_then(|_| store::look(Some(folder)));
+    let looked = match looked {
+        Ok(looked) => looked,
+        Err(error) => {
+            let unusable = Finding::error("StoreUnusable", error.message, error.hint);
+            return Ok(Check::of("store", format!("{place}: cannot be used")).with(access).with([unusable]));
+        }
+    };
+    let kept_bad = quarantined(folder).map_err(|error| store::cannot("read", folder, &error))?;
+    let (extent, progress) = (Extent::Sample(sample), Progress::default());
+    let nobody_stops = AtomicBool::new(false);
+    let tenants = looked.shelves.tenants();
+    let audit = looked.shelves.audit(tenants, extent, store::threads(), &progress, &nobody_stops)?;
+    let seen = format!("{place}: {} of {} objects read", audit.checked, audit.total);
     let quarantine = (kept_bad > 0).then(|| {
         let message = format!("{kept_bad} objects were found corrupt before, and lie in the quarantine");
         Finding::warning(
@@ -41,7 +46,7 @@ pub(crate) fn look(folder: &Path, sample: usize) -> Result<Check, CommandError> 
             "check the disk, put them again, then remove tenants/*/quarantine/*",
         )
     });
-    Ok(Check::of("store", seen).with(access).with(quarantine).with(read(folder, &chosen)?))
+    Ok(Check::of("store", seen).with(access).with(quarantine).with(corrupt(&audit)))
 }
 
 fn access(meta: &fs::Metadata, folder: &Path) -> Vec<Finding> {
@@ -65,50 +70,23 @@ fn access(meta: &fs::Metadata, folder: &Path) -> Vec<Finding> {
     findings
 }
 
-/// Every object of every tenant, and how many lie in quarantines.
-fn walk(folder: &Path) -> io::Result<(Vec<Object>, usize)> {
-    let (mut objects, mut quarantined) = (Vec::new(), 0);
+/// How many objects lie in quarantines.
+fn quarantined(folder: &Path) -> io::Result<usize> {
+    let mut count = 0;
     for tenant in fs::read_dir(folder.join("tenants"))? {
-        let tenant = tenant?;
-        let Ok(name) = tenant.file_name().into_string() else { continue };
-        quarantined += fs::read_dir(tenant.path().join("quarantine"))?.count();
-        for fan_out in fs::read_dir(tenant.path().join("objects"))? {
-            for object in fs::read_dir(fan_out?.path())? {
-                let file = object?.file_name();
-                let hex = file.to_str().map(|file| file.trim_end_matches(".zst"));
-                let digest = hex.and_then(|hex| format!("blake3:{hex}").parse().ok());
-                objects.extend(digest.map(|digest| (name.clone(), digest)));
-            }
-        }
+        count += fs::read_dir(tenant?.path().join("quarantine"))?.count();
     }
-    Ok((objects, quarantined))
+    Ok(count)
 }
 
-fn read(folder: &Path, chosen: &[Object]) -> Result<Vec<Finding>, CommandError> {
-    let mut findings = Vec::new();
-    let mut corrupt = 0_usize;
-    for (tenant, digest) in chosen {
-        let objects = store::open(Some(folder), tenant)?;
-        match read_one(&objects, digest) {
-            // One that was removed meanwhile is not corrupt.
-            Ok(()) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => {
-                corrupt += 1;
-                if corrupt <= NAMED {
-                    let message = format!("tenant {tenant}: {error}");
-                    findings.push(Finding::error("ObjectCorrupt", message, error.hint()));
-                }
-            }
-        }
-    }
-    if corrupt > NAMED {
-        let message = format!("{} more objects are corrupt", corrupt - NAMED);
-        findings.push(Finding::error("ObjectCorrupt", message, "check the disk before anything else"));
-    }
-    Ok(findings)
-}
-
-fn read_one(objects: &TenantStore, digest: &BlobDigest) -> Result<(), StoreError> {
-    let mut reader = objects.open_blob(digest)?;
-    io::copy(&mut reader, &mut io::sink()).map(drop).map_err(BlobReader::store_error)
+fn corrupt(audit: &Audit) -> Vec<Finding> {
+    let remedy = "put it again; check the disk; requiem cas verify --all reads everything";
+    let named = audit.damaged.iter().take(NAMED).map(|damaged| {
+        let message = format!("tenant {}: {} {}", damaged.tenant, damaged.digest, damaged.why);
+        Finding::error("ObjectCorrupt", message, remedy)
+    });
+    let more = audit.damaged.len().saturating_sub(NAMED);
+    let rest = (more > 0)
+        .then(|| Finding::error("ObjectCorrupt", format!("{more} more objects are corrupt"), remedy));
+    named.chain(rest).collect()
 }

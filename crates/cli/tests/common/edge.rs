@@ -55,6 +55,23 @@ impl Processes {
         Self(found)
     }
 
+    /// The cgroups that one of them made for its runs.
+    pub(crate) fn groups(&self) -> BTreeSet<String> {
+        let find = ["/sys/fs/cgroup", "-maxdepth", "6", "-type", "d", "-name", "requiem-*"];
+        let output = Command::new("find").args(find).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // requiem-NAMESPACE-PID-START-RUN
+        let is_ours = |path: &&str| {
+            let parts: Vec<&str> = path.rsplit('/').next().unwrap_or_default().split('-').collect();
+            let maker = |pid: &u32, start: &u64| {
+                parts.get(2) == Some(&pid.to_string().as_str())
+                    && parts.get(3) == Some(&start.to_string().as_str())
+            };
+            self.0.iter().any(|(pid, start)| maker(pid, start))
+        };
+        text.lines().filter(is_ours).map(str::to_owned).collect()
+    }
+
     /// None of them is left, at the latest after `patience`.
     pub(crate) fn assert_gone(&self, patience: Duration) {
         let until = Instant::now() + patience;
@@ -82,22 +99,6 @@ fn stat(pid: u32) -> Option<(u32, u64)> {
         return None;
     }
     Some((fields[1].parse().ok()?, fields[19].parse().ok()?))
-}
-
-/// cgroups of runs of processes that are alive no more, or of none that this process can see.
-pub(crate) fn groups() -> BTreeSet<String> {
-    let output = Command::new("find")
-        .args(["/sys/fs/cgroup", "-maxdepth", "6", "-type", "d", "-name", "requiem-*"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let of_the_living = |path: &&str| {
-        let parts: Vec<&str> = path.rsplit('/').next().unwrap_or_default().split('-').collect();
-        let [_, _, pid, start, ..] = parts[..] else { return false };
-        let living = pid.parse().ok().and_then(stat);
-        living.is_some_and(|(_, began)| began.to_string() == start)
-    };
-    text.lines().filter(|path| !of_the_living(path)).map(str::to_owned).collect()
 }
 
 /// Names in a folder, sorted.
