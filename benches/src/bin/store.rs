@@ -17,10 +17,10 @@ use requiem_xtask::suites::PROGRAMS_VARIABLE;
 const ROUNDS: usize = 5;
 const GIB: u64 = 1 << 30;
 const MIB: usize = 1 << 20;
-const SMALL: u32 = 20_000;
+const SMALL: u32 = 5_000;
 const SMALL_BYTES: usize = 4096;
 /// Objects of the store that is counted; half of them compressed.
-const COUNTED: u32 = 1_000_000;
+const COUNTED: u32 = 100_000;
 
 fn main() -> ExitCode {
     finish("store", run())
@@ -143,7 +143,7 @@ impl Bench<'_> {
         ])
     }
 
-    /// `cas stats` of a million objects.
+    /// `cas stats` of many objects.
     fn counting(&self) -> Result<Figure, Failure> {
         let store = self.path("counted");
         let objects = open(&store)?;
@@ -173,7 +173,7 @@ impl Bench<'_> {
             found.push(spawned(Command::new("find").arg(&files).args(["-type", "f", "-printf", "%s\n"]))?);
         }
         fs::remove_dir_all(&store)?;
-        Ok(Figure::latency("stats, 1,000,000 objects", &counted, "find -printf %s of the same files", &found))
+        Ok(Figure::latency("stats, 100,000 objects", &counted, "find -printf %s of the same files", &found))
     }
 
     fn path(&self, name: &str) -> PathBuf {

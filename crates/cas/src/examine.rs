@@ -26,8 +26,8 @@ use crate::tree::{MAX_MANIFEST_BYTES, Manifest, Node};
 const MANIFEST_BEGINS: &[u8] = b"{\"entries\":[";
 /// Larger than any frame of content that may be compressed.
 const MAX_FRAME: u64 = RAW_FROM + RAW_FROM / 64;
-/// Unit of reading: it stays in the processor's second-level cache while it is hashed.
-const BITE: usize = 256 * 1024;
+/// Unit of reading: it stays in the processor's caches while it is hashed. Four times as much costs five times the copying.
+const BITE: usize = 64 * 1024;
 /// Unit of work when several threads hash one file. A power of two, as the tree of BLAKE3 demands.
 const SEGMENT: u64 = 8 * 1024 * 1024;
 
