@@ -11,7 +11,7 @@ use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use requiem_crds::{Execution, ExecutorPool};
 use requiem_executor::journal::{Journal, JournalOptions, Phase};
 use requiem_operator::certificates::{AUTHORITY_SECRET, Authority, EXECUTOR_SECRET, server_name};
@@ -413,6 +413,9 @@ async fn executors_whose_certificate_has_run_out_serve_again_when_the_operator_i
     let address = unready.status.and_then(|status| status.pod_ip).ok_or("it has no address")?;
     let lines = http_get((address.parse::<std::net::IpAddr>()?, 9180).into(), "/readyz")?;
     assert!(lines.contains("certificate: it expired"), "{lines}");
+    let executor = LogParams { container: Some("executor".to_owned()), ..LogParams::default() };
+    let log = site.bed.pods.logs(&pod.name_any(), &executor).await?;
+    assert!(log.contains("\"message\":\"not ready\"") && log.contains("it expired"), "{log}");
     site.execute("waits", "echo done", pooled("default")?).await?;
     site.start_operator().await?;
     let told = |pool: &ExecutorPool| {
