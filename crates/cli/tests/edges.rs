@@ -17,7 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Desk, Said, said};
+use common::{ATTENTIVE, Desk, Said, said};
 use edge::{Processes, entries, on_a_small_disk, unprivileged};
 use requiem_model::BlobDigest;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -114,7 +114,7 @@ fn interrupted(arguments: &[&str], signals: &[Signal]) -> (Desk, Said) {
     let marker = format!("sleep 600 # {}", desk.path(".").display());
     desk.write("request.json", shell(&marker).to_string());
     fs::create_dir(desk.path("tmp")).unwrap();
-    let mut command = desk.command(arguments);
+    let mut command = desk.attentive(arguments);
     command.env("TMPDIR", desk.path("tmp")).process_group(0);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let payload = Processes::wait_for(child.id(), &marker);
@@ -163,7 +163,8 @@ fn what_the_caller_ignores_stays_ignored() {
     let marker = format!("sleep 600 # {}", desk.path(".").display());
     desk.write("request.json", shell(&marker).to_string());
     let program = env!("CARGO_BIN_EXE_requiem");
-    let script = format!("trap '' HUP; exec {program} exec run --request request.json");
+    let ignoring = format!("{ATTENTIVE} --ignore-signal=HUP");
+    let script = format!("exec env {ignoring} {program} exec run --request request.json");
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", &script]).current_dir(desk.path(".")).env("XDG_DATA_HOME", desk.path("data"));
     let child = shell.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

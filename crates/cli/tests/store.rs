@@ -275,7 +275,7 @@ fn ctrl_c_ends_verifying_at_once_and_says_how_far_it_came() {
     let hex = BlobDigest::of(b"never read to its end").to_hex();
     let path = desk.path("store/tenants/default/objects").join(&hex[..2]).join(&hex);
     fs::File::create(&path).unwrap().set_len(256 << 30).unwrap();
-    let mut command = desk.command(&["cas", "verify", "--all", "--cas", "store"]);
+    let mut command = desk.attentive(&["cas", "verify", "--all", "--cas", "store"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It reads the hole when the small object is done.
     await_that(&format!("{} reads", child.id()), || has_open(child.id(), &path));

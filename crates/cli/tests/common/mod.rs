@@ -9,6 +9,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+/// The option of env(1) by which a program hears the signals of a terminal.
+pub(crate) const ATTENTIVE: &str = "--default-signal=HUP,INT,TERM";
+
 /// What came out of one call.
 #[derive(Debug)]
 pub(crate) struct Said {
@@ -53,6 +56,14 @@ impl Desk {
         let mut command = Command::new(env!("CARGO_BIN_EXE_requiem"));
         command.args(arguments).current_dir(self.folder.path());
         command.env("XDG_DATA_HOME", self.path("data")).stdin(Stdio::null());
+        command
+    }
+
+    /// A command that hears signals as on a terminal, whatever whoever started the tests ignores (`nohup`, `&` in a script).
+    pub(crate) fn attentive(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("env");
+        command.args([ATTENTIVE, env!("CARGO_BIN_EXE_requiem")]).args(arguments);
+        command.current_dir(self.folder.path()).env("XDG_DATA_HOME", self.path("data")).stdin(Stdio::null());
         command
     }
 
