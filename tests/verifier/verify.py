@@ -35,8 +35,7 @@ def derive(context, data): return blake3(data, derive_key_context="requiem.dev 2
 def text_of(digest): return "blake3:" + digest.hex()
 def node(left, right): return derive("proof/v1 node", left + right)
 def root_over(context, count, tree): return text_of(derive("proof/v1 " + context, count.to_bytes(8, "big") + tree))
-def leaf(tag, body):
-    return derive("proof/v1 leaf", len(tag.encode()).to_bytes(2, "big") + tag.encode() + len(body).to_bytes(8, "big") + body)
+def leaf(tag, body): return derive("proof/v1 leaf", len(tag.encode()).to_bytes(2, "big") + tag.encode() + len(body).to_bytes(8, "big") + body)
 def tree_hash(hashes):
     k = 1 << (len(hashes) - 1).bit_length() >> 1  # The largest power of two below their number.
     return node(tree_hash(hashes[:k]), tree_hash(hashes[k:])) if k else hashes[0]
@@ -64,11 +63,10 @@ LIMITS = dict(timeoutMs=(1, 604800000), maxOutputBytes=(0, 2**30), memoryBytes=(
               scratchBytes=(65536, 2**44), scratchInodes=(16, 2**30), openFiles=(8, 2**20))
 def size(text): return len(text.encode())
 def spelt(pattern): return lambda text: isinstance(text, str) and re.fullmatch(pattern, text)
-is_digest, is_hash = spelt("blake3:[0-9a-f]{64}"), spelt("[0-9a-f]{64}")
+is_digest, is_hash, is_key = spelt("blake3:[0-9a-f]{64}"), spelt("[0-9a-f]{64}"), spelt(r"(?!\.{1,2}$)[-._A-Za-z0-9]{1,253}")
 def is_part(text): return text not in ("", ".", "..") and size(text) <= 255
 def is_path(text): return isinstance(text, str) and size(text) <= 1024 and "\0" not in text and all(map(is_part, text.split("/")))
 def is_key_id(text): return isinstance(text, str) and size(text) <= 256
-def is_key(text): return isinstance(text, str) and re.fullmatch("[-._A-Za-z0-9]{1,253}", text) and text not in (".", "..")
 def is_object(text): return isinstance(text, str) and re.fullmatch(rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*", text, re.ASCII)
 def is_variable(text): return isinstance(text, str) and 0 < size(text) <= 255 and not set(text) & set("=\0")
 def either(*shapes): return lambda value: any(fits(value, shape) for shape in shapes)
@@ -125,14 +123,12 @@ def roots(body):
 def plain(text, low, high): return low <= size(text) <= high and not re.search("[\0-\x1f\x7f-\x9f]", text)
 def increases(texts): return all(one.encode() < other.encode() for one, other in zip(texts, texts[1:]))
 def check_request(request):
-    argv, outs = request["argv"], request["outputs"]
-    names, ins = [each["name"] for each in request["env"]], [each["path"] for each in request["inputs"]]
-    refs = [each["name"] for each in request.get("envRefs", [])]
+    argv, outs, ins = request["argv"], request["outputs"], [each["path"] for each in request["inputs"]]
+    names, refs = [each["name"] for each in request["env"]], [each["name"] for each in request.get("envRefs", [])]
     texts = argv + [each["value"] for each in request["env"]]
     bounded = max(map(len, (argv, names + refs, ins, outs))) <= 256 and sum(map(size, texts + names)) + len(argv) + 2 * len(names) <= 128 * 1024
     need("E_REQUEST", argv and argv[0] and (argv[0][0] == "/" or "/" not in argv[0]) and bounded and "\0" not in "".join(texts), "command")
-    need("E_REQUEST", increases(refs) and not set(names) & set(refs), "a variable twice, or references not sorted")
-    need("E_REQUEST", increases(names) and increases(ins) and increases(outs), "not sorted, or twice")
+    need("E_REQUEST", all(map(increases, (names, refs, ins, outs))) and not set(names) & set(refs), "not sorted, or twice")
     nested = any(one.startswith(other + "/") for one in ins + outs for other in ins + outs)
     need("E_REQUEST", not nested and not set(ins) & set(outs), "a path lies within another")
     need("E_REQUEST", fits(request["limits"], LIMITS) and size(request.get("nonce", "")) <= 256, "limits")
@@ -195,9 +191,7 @@ def verify_output(proof, execution):
     shown = leaf("20/output/" + urllib.parse.quote(proof["path"]), canonical(proof["content"]))
     need("E_PROOF", root_from_path("execution-root", shown, proof) == execution, "it leads to another root")
 # --- proof.md: files; signatures.md: statements and envelopes
-def once(pairs, code="E_SHAPE"):
-    need(code, len(dict(pairs)) == len(pairs), "a member is given twice")
-    return dict(pairs)
+def once(pairs, code="E_SHAPE"): return need(code, len(dict(pairs)) == len(pairs), "a member is given twice") or dict(pairs)
 def load(data):
     need("E_BOUNDS", len(data) <= 4 * 2**20, "the file is too large")
     try: file = json.loads(data.decode(), object_pairs_hook=once)
