@@ -97,20 +97,31 @@ impl Shelves {
         Ok(stats)
     }
 
-    /// Counts what a tenant has beside objects.
-    fn count_beside(&self, tenant: &Tenant, stats: &mut Stats) -> Result<(), StoreError> {
-        let base = format!("tenants/{tenant}");
-        let quarantine = format!("{base}/quarantine");
+    /// Files in the quarantine of `tenant`, which were found corrupt, and their bytes.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or leads out of the store.
+    pub fn quarantined(&self, tenant: &Tenant) -> Result<(u64, u64), StoreError> {
+        let quarantine = format!("tenants/{tenant}/quarantine");
+        let (mut files, mut all_bytes) = (0, 0);
         for named in self.list(&quarantine)? {
-            stats.quarantined += 1;
+            files += 1;
             let way = format!("{quarantine}/{}", named.name.to_string_lossy());
             let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
             let bytes =
                 nix::sys::stat::fstatat(self.root(), way.as_str(), flags).map_or(0, |stat| stat.st_size);
-            stats.quarantined_bytes += u64::try_from(bytes).unwrap_or(0);
+            all_bytes += u64::try_from(bytes).unwrap_or(0);
         }
+        Ok((files, all_bytes))
+    }
+
+    /// Counts what a tenant has beside objects.
+    fn count_beside(&self, tenant: &Tenant, stats: &mut Stats) -> Result<(), StoreError> {
+        let (files, bytes) = self.quarantined(tenant)?;
+        stats.quarantined += files;
+        stats.quarantined_bytes += bytes;
         for kind in ["blobs", "trees"] {
-            stats.copies += self.list(&format!("{base}/materialised/{kind}"))?.len() as u64;
+            stats.copies += self.list(&format!("tenants/{tenant}/materialised/{kind}"))?.len() as u64;
         }
         stats.pins += self.pins(tenant)?.len() as u64;
         Ok(())

@@ -81,6 +81,33 @@ fn every_area_is_looked_at_and_a_good_store_is_no_finding() {
 }
 
 #[test]
+fn an_empty_folder_stays_empty() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("empty")).unwrap();
+    fs::set_permissions(desk.path("empty"), fs::Permissions::from_mode(0o777)).unwrap();
+    let said = desk.requiem(&["doctor", "--cas", "empty", "--json"]);
+    assert!(said.json()["checks"][2]["seen"].as_str().unwrap().ends_with("none yet"), "{said:?}");
+    is_found(&codes(&said), "StoreOpenToOthers");
+    assert_eq!(fs::read_dir(desk.path("empty")).unwrap().count(), 0, "it changes nothing");
+}
+
+#[test]
+fn a_quarantine_is_counted_and_not_followed() {
+    let desk = healthy();
+    desk.write("elsewhere/file", "not of the store");
+    let quarantine = desk.path("store/tenants/default/quarantine");
+    fs::write(quarantine.join("bad"), "bad").unwrap();
+    let said = desk.requiem(&["doctor", "--cas", "store", "--json"]);
+    is_found(&codes(&said), "StoreQuarantine");
+    assert!(said.stdout.contains("1 objects were found corrupt"), "{said:?}");
+    fs::remove_dir_all(&quarantine).unwrap();
+    std::os::unix::fs::symlink(desk.path("elsewhere"), &quarantine).unwrap();
+    let said = desk.requiem(&["doctor", "--cas", "store", "--json"]);
+    is_found(&codes(&said), "StoreUnusable");
+    assert!(said.stdout.contains("default/quarantine is not a folder"), "{said:?}");
+}
+
+#[test]
 fn a_store_that_others_may_change() {
     let desk = healthy();
     fs::set_permissions(desk.path("store"), fs::Permissions::from_mode(0o770)).unwrap();

@@ -1,13 +1,12 @@
 //! The store: who may change it, whether it can be used, and whether what it holds is what it says.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use requiem_cas::Store;
 use requiem_cas::audit::{Audit, Extent, Progress};
+use requiem_cas::{Shelves, StoreError};
 
 use super::{Check, Finding};
 use crate::error::CommandError;
@@ -19,20 +18,21 @@ const NAMED: usize = 10;
 /// Looks at the store in `folder`, of whose objects `sample` are read. Nothing is changed.
 pub(crate) fn look(folder: &Path, sample: u64) -> Result<Check, CommandError> {
     let place = folder.display();
-    let Ok(meta) = fs::metadata(folder) else {
-        return Ok(Check::of("store", format!("{place}: there is none yet")));
-    };
+    let none_yet = Check::of("store", format!("{place}: there is none yet"));
+    let Ok(meta) = fs::metadata(folder) else { return Ok(none_yet) };
     let access = access(&meta, folder);
-    // Opening for work shows whether this user may work there; looking comes after.
-    let looked = Store::open(folder).map_err(CommandError::from).and_then(|_| store::look(Some(folder)));
-    let looked = match looked {
+    if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()) {
+        return Ok(none_yet.with(access));
+    }
+    // It is opened as for work, which shows whether this user may work there.
+    let looked = store::look(Some(folder)).and_then(|looked| Ok((quarantined(&looked.shelves)?, looked)));
+    let (kept_bad, looked) = match looked {
         Ok(looked) => looked,
         Err(error) => {
             let unusable = Finding::error("StoreUnusable", error.message, error.hint);
             return Ok(Check::of("store", format!("{place}: cannot be used")).with(access).with([unusable]));
         }
     };
-    let kept_bad = quarantined(folder).map_err(|error| store::cannot("read", folder, &error))?;
     let (extent, progress) = (Extent::Sample(sample), Progress::default());
     let nobody_stops = AtomicBool::new(false);
     let tenants = looked.shelves.tenants();
@@ -71,12 +71,8 @@ fn access(meta: &fs::Metadata, folder: &Path) -> Vec<Finding> {
 }
 
 /// How many objects lie in quarantines.
-fn quarantined(folder: &Path) -> io::Result<usize> {
-    let mut count = 0;
-    for tenant in fs::read_dir(folder.join("tenants"))? {
-        count += fs::read_dir(tenant?.path().join("quarantine"))?.count();
-    }
-    Ok(count)
+fn quarantined(shelves: &Shelves) -> Result<u64, StoreError> {
+    shelves.tenants().iter().map(|tenant| shelves.quarantined(tenant).map(|(files, _bytes)| files)).sum()
 }
 
 fn corrupt(audit: &Audit) -> Vec<Finding> {
