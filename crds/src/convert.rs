@@ -40,8 +40,10 @@ pub fn to_request(spec: &ExecutionSpec) -> Result<(ExecutionRequest, Vec<String>
     Ok((request, inline.texts))
 }
 
-/// Secrets whose holder can pass for an executor.
-const KEYS_OF_EXECUTORS: [&str; 2] = ["requiem-ca", "requiem-executor-tls"];
+/// Secret of the authority that signs executors' certificates, in the operator's own namespace.
+pub const AUTHORITY_SECRET: &str = "requiem-ca";
+/// Secret of the executors, in each namespace that has a pool of pods.
+pub const EXECUTOR_SECRET: &str = "requiem-executor-tls";
 
 /// Inline texts in order of appearance.
 #[derive(Default)]
@@ -104,10 +106,12 @@ fn reference(
         Ok((ObjectName::parse(&key.name).map_err(wrong)?, DataKey::parse(&key.key).map_err(wrong)?))
     };
     match (&from.secret_key_ref, &from.config_map_key_ref) {
-        (Some(secret), None) if KEYS_OF_EXECUTORS.contains(&secret.name.as_str()) => refuse(
-            "names a Secret with keys of executors",
-            "name another Secret: no command may have those keys",
-        ),
+        (Some(secret), None) if [AUTHORITY_SECRET, EXECUTOR_SECRET].contains(&secret.name.as_str()) => {
+            refuse(
+                "names a Secret with keys of executors",
+                "name another Secret: no command may have those keys",
+            )
+        }
         (Some(secret), None) => parts(secret).map(|(name, key)| ValueSource::Secret { name, key }),
         (None, Some(map)) => parts(map).map(|(name, key)| ValueSource::ConfigMap { name, key }),
         _ => refuse("must have exactly one of secretKeyRef and configMapKeyRef", "keep one"),

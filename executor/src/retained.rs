@@ -200,8 +200,7 @@ pub fn named(body: &BundleBody) -> Vec<Object> {
 
 fn archived(tenant: &Tenant, name: &str, path: &Path) -> Result<KeptResult, RetainedError> {
     let bad = |why: &str| RetainedError::Bundle { path: path.to_owned(), why: why.to_owned() };
-    let root: Option<BundleRoot> =
-        name.strip_suffix(".json").and_then(|hex| format!("blake3:{hex}").parse().ok());
+    let root = name.strip_suffix(".json").and_then(|hex| BundleRoot::from_hex(hex.as_bytes()));
     let root = root.ok_or_else(|| RetainedError::Unknown { path: path.to_owned() })?;
     let expect = Expect { bundle_root: Some(root), ..Expect::default() };
     let verified = verify(&read_text(path)?, &expect).map_err(|error| bad(&error.to_string()))?;
@@ -220,8 +219,7 @@ fn read_text(path: &Path) -> Result<String, RetainedError> {
 
 /// Opens a file without following a link or waiting for a peer.
 fn open(path: &Path) -> io::Result<File> {
-    // O_NOFOLLOW | O_NONBLOCK | O_NOCTTY
-    OpenOptions::new().read(true).custom_flags(requiem_cas::gc::CAREFUL).open(path)
+    OpenOptions::new().read(true).custom_flags(requiem_cas::CAREFUL).open(path)
 }
 
 /// Every entry: its name, path, and whether it is a folder. Nothing if the folder is not there; links are neither files nor folders.

@@ -6,13 +6,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread;
 
 use requiem_model::digest::BlobDigest;
 
 use crate::error::{At, StoreError};
 use crate::examine::Damage;
-use crate::shelves::{Item, Shelves, Spot, Stray, joined};
+use crate::shelves::{Item, Shelves, Spot, Stray, on_threads};
 use crate::store::locked;
 use crate::tenant::Tenant;
 
@@ -174,11 +173,7 @@ impl Run<'_> {
             }
             part
         };
-        let parts: Vec<Audit> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.threads.max(1)).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(joined).collect()
-        });
-        parts.into_iter().for_each(|part| audit.merge(part));
+        on_threads(self.threads, work).into_iter().for_each(|part| audit.merge(part));
     }
 
     /// Checks one object, or keeps it for later if it is worth all threads.

@@ -6,7 +6,6 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
@@ -17,8 +16,8 @@ use requiem_model::digest::BlobDigest;
 
 use crate::error::{At, StoreError};
 use crate::fd::{open_beneath, read_flags};
-use crate::object::{Encoding, RAW_FROM, frame_content};
-use crate::shelves::{Item, Shelf, Shelves, Spot, joined};
+use crate::object::{BITE, Encoding, RAW_FROM, frame_content, hash_file_by};
+use crate::shelves::{Item, Shelf, Shelves, Spot, on_threads};
 use crate::tenant::Tenant;
 use crate::tree::{MAX_MANIFEST_BYTES, Manifest, Node};
 
@@ -26,8 +25,6 @@ use crate::tree::{MAX_MANIFEST_BYTES, Manifest, Node};
 const MANIFEST_BEGINS: &[u8] = b"{\"entries\":[";
 /// Larger than any frame of content that may be compressed.
 const MAX_FRAME: u64 = RAW_FROM + RAW_FROM / 64;
-/// Unit of reading: it stays in the processor's caches while it is hashed. Four times as much costs five times the copying.
-const BITE: usize = 64 * 1024;
 /// Unit of work when several threads hash one file. A power of two, as the tree of BLAKE3 demands.
 const SEGMENT: u64 = 8 * 1024 * 1024;
 
@@ -164,9 +161,7 @@ impl Shelves {
             read: LastRead::of(&meta, flags),
         }))
     }
-}
 
-impl Shelves {
     /// The verified content of an object of at most `limit` bytes; nothing if it is larger or not there. A damaged one stays where it is.
     ///
     /// # Errors
@@ -280,7 +275,7 @@ impl Spot<'_> {
                 None => return Ok(None),
             },
             Encoding::Raw => {
-                (BUFFERS.with_borrow_mut(|buffers| hash_from(&file, &mut buffers.bite))?, stored)
+                (BUFFERS.with_borrow_mut(|buffers| hash_file_by(&file, &mut buffers.bite))?, stored)
             }
         };
         self.has(found)?;
@@ -413,24 +408,6 @@ impl Buffers {
     }
 }
 
-/// BLAKE3 of a whole file, by this thread.
-fn hash_from(file: &File, bite: &mut Vec<u8>) -> io::Result<BlobDigest> {
-    bite.resize(BITE, 0);
-    let mut hasher = blake3::Hasher::new();
-    let mut at = 0;
-    loop {
-        match file.read_at(bite, at) {
-            Ok(0) => return Ok(BlobDigest::from_bytes(*hasher.finalize().as_bytes())),
-            Ok(read) => {
-                hasher.update(&bite[..read]);
-                at += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// BLAKE3 of a file of `bytes` bytes by several threads: each hashes segments, which are subtrees of BLAKE3's tree, and their
 /// parents are made at the end. Nothing if `stop` was set before the end.
 ///
@@ -449,15 +426,7 @@ fn hash_wide(file: &File, bytes: u64, threads: usize, stop: &AtomicBool) -> io::
             done.push((number, segment(file, begin, bytes.min(begin + SEGMENT), &mut bite)?));
         }
     };
-    type Part = io::Result<Vec<(usize, ChainingValue)>>;
-    let parts: Vec<Part> = if threads > 1 {
-        thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(joined).collect()
-        })
-    } else {
-        vec![work()]
-    };
+    let parts: Vec<io::Result<Vec<(usize, ChainingValue)>>> = on_threads(threads, work);
     let mut values = parts.into_iter().collect::<io::Result<Vec<_>>>()?.concat();
     if (values.len() as u64) < segments {
         return Ok(None);
@@ -541,7 +510,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(hash_from(&file, &mut Vec::new()).unwrap(), BlobDigest::of(&content));
+        assert_eq!(hash_file_by(&file, &mut Vec::new()).unwrap(), BlobDigest::of(&content));
         let shrunk = hash_wide(&file, content.len() as u64 + 1, 2, &AtomicBool::new(false));
         assert!(shrunk.is_err(), "a file that shrank");
         assert_eq!(hash_wide(&file, content.len() as u64, 2, &AtomicBool::new(true)).unwrap(), None);

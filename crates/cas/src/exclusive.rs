@@ -5,6 +5,7 @@
 //! wait in [`Store::open`](crate::Store::open). This needs no lock that an older version would not know of.
 
 use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::session::{self, Session};
 use crate::shelves::Shelves;
 use crate::store::{check_existing, check_format};
 
-/// How often and how long apart the root's lock is asked for: others hold it only for as long as it takes to open a store.
+/// How often and how long apart a lock is asked for: others hold it for as long as it takes to open a store, or are just ending.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,16 +59,27 @@ impl Exclusive {
 
 fn lock(root: &Path) -> Result<File, StoreError> {
     let file = File::open(root).at("open", root)?;
+    if lock_soon(&file).at("lock", root)? {
+        return Ok(file);
+    }
+    Err(in_use(root, "another process that opens it or collects its garbage".to_owned()))
+}
+
+/// Takes the exclusive lock of an open file, if whoever has it lets go within a second; says whether it did.
+///
+/// # Errors
+/// The file system knows no locks.
+pub fn lock_soon(file: &File) -> io::Result<bool> {
     for last in (0..LOCK_TRIES).rev() {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(true),
             // A lock cannot be waited for with a limit, so this asks again.
             Err(TryLockError::WouldBlock) if last > 0 => thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => break,
-            Err(TryLockError::Error(error)) => return Err(error).at("lock", root),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
     }
-    Err(in_use(root, "another process that opens it or collects its garbage".to_owned()))
+    Ok(false)
 }
 
 fn in_use(path: &Path, by: String) -> StoreError {

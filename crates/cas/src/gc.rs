@@ -25,7 +25,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::SFlag;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use requiem_model::digest::{BlobDigest, TreeDigest};
@@ -35,15 +35,12 @@ use crate::examine::{Damage, time};
 use crate::exclusive::Exclusive;
 use crate::pin::Pin;
 use crate::session::discard;
-use crate::shelves::{Item, Named, Shelves, Stray, parse_hex};
+use crate::shelves::{Item, Named, Shelves, Stray};
 use crate::tenant::Tenant;
 use crate::tree::Node;
 
 /// Largest pinned object that is offered to [`Expand`].
 const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
-
-/// Flags of `open` for files that may be forged: follow no link, wait for no peer, take no terminal.
-pub const CAREFUL: i32 = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).bits();
 
 /// What lies in the root of a store. `journal` and `proofs` are the executor's; who calls [`Exclusive::plan`] has looked at them.
 const ROOT_NAMES: [&CStr; 7] =
@@ -354,7 +351,7 @@ impl Exclusive {
             for named in self.shelves.list(&way)? {
                 let name = named.name.to_string_lossy().into_owned();
                 let hex = if is_tree { &name } else { name.strip_suffix(".x").unwrap_or(&name) };
-                match parse_hex(hex.as_bytes()) {
+                match BlobDigest::from_hex(hex.as_bytes()) {
                     Some(digest) if named.kind == kind => {
                         if !marks.live.contains(&(owner, digest)) {
                             doomed.push(DoomedCopy { tenant: tenant.clone(), name, is_tree });

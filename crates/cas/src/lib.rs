@@ -56,6 +56,7 @@ mod stage;
 pub use durable::{Durability, Receipt};
 pub use error::{IngestError, StoreError};
 pub use exclusive::Exclusive;
+pub use fd::CAREFUL;
 pub use get::BlobReader;
 pub use ingest::Ingested;
 pub use materialise::{How, Materialised};

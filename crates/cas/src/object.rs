@@ -12,10 +12,10 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use requiem_model::digest::BlobDigest;
 
 use crate::error::{At, StoreError};
+use crate::fd::CAREFUL;
 use crate::store::TenantStore;
 
 /// Objects of this size and larger are kept raw, so that they can be mounted in place.
@@ -23,6 +23,8 @@ pub const RAW_FROM: u64 = 16 * 1024 * 1024;
 
 /// Unit of streaming: large enough for the hash's widest code path, small enough for many streams.
 pub(crate) const CHUNK: usize = 1024 * 1024;
+/// Unit of hashing a file: it stays in the processor's caches meanwhile. Four times as much costs five times the copying.
+pub(crate) const BITE: usize = 64 * 1024;
 
 /// Shorter content cannot save enough to be worth a frame.
 const MIN_COMPRESS: usize = 128;
@@ -191,8 +193,7 @@ impl From<io::Error> for NotRegular {
 
 /// Opens a regular file; links are not followed, FIFOs and devices not waited for.
 fn open_regular(path: &Path) -> Result<Option<(File, Metadata)>, NotRegular> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(CAREFUL).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // A link, a socket, a device without a driver.
@@ -233,19 +234,24 @@ pub(crate) fn frame_content(frame: &[u8]) -> Result<usize, &'static str> {
 
 /// BLAKE3 of a whole file, from its start, without moving the file's position.
 pub(crate) fn hash_file(file: &File) -> io::Result<BlobDigest> {
+    hash_file_by(file, &mut Vec::new())
+}
+
+/// [`hash_file`] with a buffer of the caller's.
+pub(crate) fn hash_file_by(file: &File, bite: &mut Vec<u8>) -> io::Result<BlobDigest> {
+    bite.resize(BITE, 0);
     let mut hasher = blake3::Hasher::new();
-    let mut chunk = vec![0; CHUNK];
     let mut at = 0;
     loop {
-        let read = match file.read_at(&mut chunk, at) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            other => other?,
-        };
-        if read == 0 {
-            return Ok(BlobDigest::from_bytes(*hasher.finalize().as_bytes()));
+        match file.read_at(bite, at) {
+            Ok(0) => return Ok(BlobDigest::from_bytes(*hasher.finalize().as_bytes())),
+            Ok(read) => {
+                hasher.update(&bite[..read]);
+                at += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        hasher.update(&chunk[..read]);
-        at += read as u64;
     }
 }
 

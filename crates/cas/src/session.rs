@@ -149,8 +149,7 @@ fn remove_dead(tmp: &Path) -> Result<(), StoreError> {
 fn is_alive(folder: &Path) -> Result<bool, StoreError> {
     let path = folder.join("lock");
     // A forged lock must neither lead elsewhere nor keep us waiting.
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    let lock = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+    let lock = match OpenOptions::new().read(true).custom_flags(fd::CAREFUL).open(&path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(false);
         }

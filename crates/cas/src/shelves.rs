@@ -8,11 +8,12 @@ use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use nix::dir::{Dir, Type};
+use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
@@ -157,10 +158,7 @@ impl Shelves {
                 work(&mut state, number / FAN_OUT, self.shelf(tenant, byte)?)?;
             }
         };
-        thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(run)).collect();
-            threads.into_iter().map(joined).collect()
-        })
+        on_threads(threads, run).into_iter().collect()
     }
 
     /// Where the item is, from the root of the store.
@@ -284,7 +282,7 @@ impl Item {
             64 => (name, Encoding::Raw),
             _ => (name.strip_suffix(b".zst")?, Encoding::Zstd),
         };
-        let digest = parse_hex(hex)?;
+        let digest = BlobDigest::from_hex(hex)?;
         (digest.as_bytes()[0] == byte).then_some(Self { digest, encoding })
     }
 }
@@ -295,26 +293,18 @@ impl fmt::Display for Stray {
     }
 }
 
-/// 64 lower-case hexadecimal digits.
-pub(crate) fn parse_hex(hex: &[u8]) -> Option<BlobDigest> {
-    let nibble = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; 32];
-    if hex.len() != 64 {
-        return None;
+/// Does `work` on so many threads, this one alone if it is one; a panic of one goes on here.
+pub(crate) fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
+    if threads <= 1 {
+        return vec![work()];
     }
-    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-    }
-    Some(BlobDigest::from_bytes(bytes))
-}
-
-/// A worker's result; its panic goes on here.
-pub(crate) fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        let joined = |thread: thread::ScopedJoinHandle<'_, T>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        threads.into_iter().map(joined).collect()
+    })
 }
 
 fn way(tenant: &Tenant, byte: u8) -> String {
@@ -338,15 +328,9 @@ pub(crate) fn beneath(root: &OwnedFd, way: &str, flags: OFlag, path: &Path) -> R
 
 /// Every entry of a folder with its kind.
 pub(crate) fn listed(folder: &OwnedFd) -> nix::Result<Vec<Named>> {
-    // A second open, not a duplicate: a duplicate would share the read position.
-    let mut reader = Dir::openat(folder, c".", FOLDER | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut found = Vec::new();
-    for entry in reader.iter() {
-        let entry = entry?;
+    fd::each_entry(folder, |entry| {
         let name = entry.file_name();
-        if [c".", c".."].contains(&name) {
-            continue;
-        }
         let kind = match entry.file_type() {
             Some(Type::File) => SFlag::S_IFREG,
             Some(Type::Directory) => SFlag::S_IFDIR,
@@ -355,7 +339,8 @@ pub(crate) fn listed(folder: &OwnedFd) -> nix::Result<Vec<Named>> {
             None => fd::kind(&fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?),
         };
         found.push(Named { name: name.to_owned(), kind });
-    }
+        Ok(())
+    })?;
     Ok(found)
 }
 

@@ -47,15 +47,18 @@ const SCHEME: &str = "blake3:";
 
 fn parse(text: &str) -> Result<[u8; 32], DigestError> {
     let hex = text.strip_prefix(SCHEME).ok_or_else(|| DigestError::Scheme(clip(text)))?;
-    let bad = || DigestError::Hex(clip(text));
+    parse_hex(hex.as_bytes()).ok_or_else(|| DigestError::Hex(clip(text)))
+}
+
+fn parse_hex(hex: &[u8]) -> Option<[u8; 32]> {
     if hex.len() != 64 {
-        return Err(bad());
+        return None;
     }
     let mut bytes = [0u8; 32];
-    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        *byte = nibble(pair[0]).zip(nibble(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(bad)?;
+    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
     }
-    Ok(bytes)
+    Some(bytes)
 }
 
 /// Error texts quote user input; a megabyte of it helps nobody.
@@ -91,6 +94,11 @@ macro_rules! digest_kinds {
             /// 64 lower-case hexadecimal digits, without the scheme.
             pub fn to_hex(&self) -> String {
                 blake3::Hash::from_bytes(self.0).to_hex().to_string()
+            }
+
+            /// The digest that [`Self::to_hex`] writes like this; nothing for any other bytes.
+            pub fn from_hex(hex: &[u8]) -> Option<Self> {
+                parse_hex(hex).map(Self)
             }
 
             /// The first twelve hexadecimal digits, for people; never for comparison.

@@ -3,11 +3,11 @@
 //! `lock` is held by the executor that uses the store; `attempts.log` is the journal; `attempts.log.new`
 //! exists only while it is rewritten; `damaged-N.log` is what an unreadable stretch was found in.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+
+use requiem_cas::exclusive::lock_soon;
 
 use super::frame::{self, Seed};
 use super::record::Record;
@@ -16,11 +16,6 @@ use super::{JournalError, JournalOptions, Retire, io_error};
 
 /// Name of the journal proper.
 pub(crate) const NAME: &str = "attempts.log";
-
-/// How often and how long apart the lock is asked for: a killed predecessor holds it until the kernel has
-/// taken it apart, and a process that it was just starting holds a copy until its exec.
-const LOCK_TRIES: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A journal file, positioned by its length.
 pub(crate) struct Opened {
@@ -47,20 +42,15 @@ struct Content {
     damaged: bool,
 }
 
-/// Takes the exclusive lock of the store's executor. A predecessor that is just ending is waited for.
+/// Takes the exclusive lock of the store's executor. A predecessor that is just ending is waited for: a killed one holds it until the
+/// kernel has taken it apart, and a process that it was just starting holds a copy until its exec.
 pub(crate) fn lock(dir: &Path) -> Result<File, JournalError> {
     fs::create_dir_all(dir).map_err(|error| io_error("create", dir, error))?;
     let path = dir.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| io_error("open", &path, error))?;
-    for last in (0..LOCK_TRIES).rev() {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            // A lock cannot be waited for with a limit, so this asks again.
-            Err(TryLockError::WouldBlock) if last > 0 => thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => break,
-            Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
-        }
+    if lock_soon(&file).map_err(|error| io_error("lock", &path, error))? {
+        return Ok(file);
     }
     Err(JournalError::Locked { path })
 }

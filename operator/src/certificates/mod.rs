@@ -23,16 +23,13 @@ use requiem_model::BlobDigest;
 use tokio::sync::Mutex;
 
 pub use authority::{Authority, AuthorityError, Issued};
+pub use requiem_crds::convert::{AUTHORITY_SECRET, EXECUTOR_SECRET};
 
 use crate::dispatch::{Dispatcher, TlsError, Trust, issued_config};
 use crate::kubeapi::{ApiError, FIELD_MANAGER, Writer};
 use crate::metrics::Metrics;
 use crate::queue::Key;
 
-/// Secret of the authority, in the operator's own namespace.
-pub const AUTHORITY_SECRET: &str = "requiem-ca";
-/// Secret of the executors, in each namespace that has a pool of pods.
-pub const EXECUTOR_SECRET: &str = "requiem-executor-tls";
 /// What the names of executors end with.
 pub const SERVER_DOMAIN: &str = "executors.requiem.internal";
 /// Name in the operator's certificate, on which executors insist.

@@ -61,10 +61,11 @@ pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
         generation: 1,
         attempt: 1,
     };
-    let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
+    let cas = arguments.store.cas.as_deref();
+    let objects = store::open(cas, &identity.namespace)?;
     let request = &original.verified.body.execution.request;
-    let Ran { sealed, verified: again } = exec_run::execute_here(&objects, &identity, request, &interrupt)?;
-    exec_run::remember(arguments.store.cas.as_deref(), &identity, &sealed)?;
+    let Ran { sealed, verified: again } =
+        exec_run::execute_here(cas, &objects, &identity, request, &interrupt)?;
     keep(arguments, sealed, receipts)?;
     let differing = of_execution(&original.verified, &again);
     let document = document(&original.verified, &again, &differing);

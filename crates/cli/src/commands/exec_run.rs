@@ -46,10 +46,10 @@ fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError
     sandbox::enter()?;
     let interrupt = Interrupt::watch()?;
     let identity = identity(&document)?;
-    let objects = store::open(arguments.store.cas.as_deref(), &identity.namespace)?;
+    let cas = arguments.store.cas.as_deref();
+    let objects = store::open(cas, &identity.namespace)?;
     let request = document.request(&mut Keeper::Store(&objects), base(&arguments.request))?;
-    let Ran { sealed, verified } = execute_here(&objects, &identity, &request, &interrupt)?;
-    remember(arguments.store.cas.as_deref(), &identity, &sealed)?;
+    let Ran { sealed, verified } = execute_here(cas, &objects, &identity, &request, &interrupt)?;
     if let Some(path) = &arguments.proof {
         let text = sealed.to_file().map_err(|error| store::encoding(&error))?;
         store::write(path, format!("{text}\n").as_bytes())?;
@@ -66,8 +66,9 @@ pub(crate) struct Ran {
     pub(crate) verified: Verified,
 }
 
-/// Runs a request in the sandbox of this machine and judges its proof.
+/// Runs a request in the sandbox of this machine, judges its proof, and keeps it in the store of `objects`, which lies at `cas`.
 pub(crate) fn execute_here(
+    cas: Option<&Path>,
     objects: &TenantStore,
     identity: &Identity,
     request: &ExecutionRequest,
@@ -83,11 +84,13 @@ pub(crate) fn execute_here(
     let sealed = ran.map_err(|failure| interrupt.explain(failure))?.sealed;
     let verified = believed(&sealed)?;
     let SealedAttempt { body, execution_root, bundle_root, .. } = sealed;
-    Ok(Ran { sealed: Sealed { body, execution_root, bundle_root }, verified })
+    let sealed = Sealed { body, execution_root, bundle_root };
+    remember(cas, identity, &sealed)?;
+    Ok(Ran { sealed, verified })
 }
 
 /// Keeps the bundle of a run in the store, so that garbage collection knows what it names.
-pub(crate) fn remember(cas: Option<&Path>, identity: &Identity, sealed: &Sealed) -> Result<(), CommandError> {
+fn remember(cas: Option<&Path>, identity: &Identity, sealed: &Sealed) -> Result<(), CommandError> {
     let folder = store::folder(cas)?;
     Archive::new(&folder)
         .keep_durably(&identity.namespace, sealed)
