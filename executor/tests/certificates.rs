@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Client, Daemon, Pki, sealed, shell};
-use hyper::{Method, StatusCode};
+use common::{Client, Daemon, Pki, alert, sealed, shell};
+use hyper::StatusCode;
+use rustls::AlertDescription;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_files_serve_new_connections_and_leave_open_ones_alone() {
@@ -17,8 +18,7 @@ async fn new_files_serve_new_connections_and_leave_open_ones_alone() {
         async move { sealed(open.run(&running).await) }
     });
     open.until_running(&running.identity).await;
-    let stranger = Client::new(&daemon.listen, &next, Some(&next));
-    assert!(stranger.try_call(Method::GET, "/v1/capabilities", vec![]).await.is_err());
+    assert_eq!(alert(&daemon.listen, &pki, Some(&next)).await, AlertDescription::DecryptError, "a stranger");
     pki.replace_by(&next, &["server.crt", "server.key", "ca.crt"]);
     let renewed = Client::new(&daemon.listen, &next, Some(&next));
     assert_eq!(renewed.get("/v1/capabilities").await.0, StatusCode::OK, "the new authority's operator");
@@ -46,7 +46,8 @@ async fn files_that_do_not_fit_leave_the_old_identity_and_show() {
 async fn a_client_of_the_authority_without_the_operators_name_is_refused() {
     let (pki, store) = (Pki::new(), tempfile::tempdir().unwrap());
     let daemon = Daemon::start(&pki, store.path(), &["--operator-name", "another-operator"]);
-    assert!(daemon.client().try_call(Method::GET, "/v1/capabilities", vec![]).await.is_err());
+    let refused = alert(&daemon.listen, &pki, Some(&pki)).await;
+    assert_eq!(refused, AlertDescription::AccessDenied);
     drop(daemon);
     let daemon = Daemon::start(&pki, store.path(), &["--operator-name", "requiem-operator"]);
     assert_eq!(daemon.client().get("/v1/capabilities").await.0, StatusCode::OK);

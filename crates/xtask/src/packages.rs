@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use crate::process::capture;
 use crate::progress::Step;
@@ -69,6 +70,9 @@ fn install(what: &str, packages: &[&str]) -> Result<()> {
     if !rustix::process::geteuid().is_root() || find("apt-get").is_none() {
         return Err(Error::prerequisite(what, format!("As root run `{command}`, or your system's like")));
     }
+    // The package manager refuses a second caller instead of making it wait.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let step = Step::begin(format!("{what}: {command}"));
     apt_get(&["update"])?;
     let options = ["install", "--yes", "--no-install-recommends"];

@@ -1,5 +1,7 @@
 //! The test suites, as data. `cargo xtask test --list` prints this table; a test of this file keeps it complete.
 
+use crate::tools::{self, Family};
+
 /// One suite.
 #[derive(Debug, Clone, Copy)]
 pub struct Suite {
@@ -22,10 +24,24 @@ pub enum Needs {
     Sandbox,
     /// Those, the built programs, and Python with packages that judge what they make.
     Python,
+    /// Programs that write manifests, and those that judge them; no cluster.
+    Judges,
     /// User namespaces and cgroups, a control plane, and the built programs.
     Cluster,
     /// A cluster with two nodes that have the images. Only root can have one: elsewhere the suite is left out, and that is said.
     Nodes,
+}
+
+impl Needs {
+    /// The programs from Go modules that are used on the way, in the order of need.
+    pub const fn tools(self) -> &'static [&'static Family] {
+        match self {
+            Self::Nothing | Self::Sandbox | Self::Python => &[],
+            Self::Judges => tools::JUDGES,
+            Self::Cluster => tools::CLUSTER,
+            Self::Nodes => tools::NODES,
+        }
+    }
 }
 
 /// The kubeconfig that suites with [`Needs::Cluster`] get. They fail where it is absent; they never skip.
@@ -101,7 +117,7 @@ pub const SUITES: &[Suite] = &[
         name: "schema",
         covers: "every manifest of chart and kustomize fits the types of Kubernetes 1.33 to 1.36; clusters show 1.37",
         cargo: &["test", "--workspace", "--test", "schema", "--no-fail-fast"],
-        needs: Needs::Nothing,
+        needs: Needs::Judges,
     },
     Suite {
         name: "api",

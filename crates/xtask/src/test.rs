@@ -1,11 +1,13 @@
 //! `cargo xtask test`: everything CI runs, set up by itself, and one line of counts at the end.
 //!
-//! Flow: choose suites → check prerequisites → each suite, its output passed on and its counts added up, with the cluster that it
+//! Flow: choose suites → check prerequisites → tools from Go modules begin to be built → each suite, its output passed on and its counts added up, with the cluster that it
 //! needs started when the first one needs it → clusters down → what was left out and why → `N passed, N failed`.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ChildStdout, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use crate::cargo::Profile;
 use crate::cluster::{self, Access, Ephemeral, Shape};
@@ -15,7 +17,11 @@ use crate::suites::{
     CLUSTER_VARIABLE, KUBECONFIG_VARIABLE, Needs, PROGRAMS_VARIABLE, PYTHON_VARIABLE, SUITES, Suite,
     XTASK_VARIABLE,
 };
+use crate::tools::{self, Family};
 use crate::{Error, Result, cargo, images, prerequisites, python};
+
+/// How long a suite may say nothing before it counts as stuck. The longest silence is that of a build.
+const SILENCE: Duration = Duration::from_secs(20 * 60);
 
 /// What the user asked for.
 #[derive(Debug, clap::Args)]
@@ -34,6 +40,16 @@ pub struct Options {
 struct Counts {
     passed: u64,
     failed: u64,
+}
+
+/// Why there are no more lines.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The suite has ended, or closed its output.
+    #[default]
+    Closed,
+    /// It says nothing any more.
+    Stuck,
 }
 
 /// What suites that need more than cargo are given.
@@ -71,6 +87,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let choice = choose(&options.suites, prerequisites::nodes)?;
     check(&choice.suites)?;
+    build_tools_ahead(&choice.suites);
     let mut settings = Settings::default();
     let mut total = Counts::default();
     for suite in &choice.suites {
@@ -81,6 +98,17 @@ pub fn run(options: &Options) -> Result<()> {
     choice.left_out.iter().for_each(|line| print(line));
     print(&format!("{} passed, {} failed", total.passed, total.failed));
     if total.failed == 0 { Ok(()) } else { Err(Error::Told) }
+}
+
+/// Most of the time of a first run goes into these, and suites that wait for something leave it to them.
+fn build_tools_ahead(suites: &[&Suite]) {
+    let mut families: Vec<&'static Family> = Vec::new();
+    for family in suites.iter().flat_map(|suite| suite.needs.tools()) {
+        if families.iter().all(|other| other.name != family.name) {
+            families.push(family);
+        }
+    }
+    tools::build_ahead(families);
 }
 
 /// All suites that this machine can run, or the named ones whatever they need.
@@ -122,7 +150,7 @@ impl Settings {
     /// What a suite with such needs is given.
     fn provide(&mut self, needs: Needs, context: Option<&str>) -> Result<Option<&Setting>> {
         match needs {
-            Needs::Nothing | Needs::Sandbox => return Ok(None),
+            Needs::Nothing | Needs::Sandbox | Needs::Judges => return Ok(None),
             Needs::Cluster if self.plane.is_none() => self.plane = Some(Setting::plane(context)?),
             Needs::Nodes if self.nodes.is_none() => self.nodes = Some(Setting::nodes()?),
             Needs::Python if self.python.is_none() => self.python = Some(Setting::python()?),
@@ -199,14 +227,18 @@ fn run_suite(suite: &Suite, setting: Option<&Setting>) -> Result<Counts> {
         command.envs(setting.variables.iter().map(|(name, value)| (name, value)));
     }
     let mut child = Background::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
-    let mut counts = Counts::default();
-    if let Some(stdout) = child.child().stdout.take() {
-        for line in BufReader::new(stdout).lines().map_while(std::io::Result::ok) {
-            print(&line);
-            counts.add(Counts::of_line(&line));
+    let lines = child.child().stdout.take().map(lines_of);
+    let (counts, end) = lines.map_or_else(Default::default, |lines| pass_on(&lines, SILENCE));
+    let status = match end {
+        End::Closed => child.wait()?,
+        End::Stuck => {
+            let (name, minutes) = (suite.name, SILENCE.as_secs() / 60);
+            say(&format!(
+                "error: suite {name} said nothing for {minutes} minutes and was killed; its last lines name what hangs"
+            ));
+            child.stop(Duration::ZERO)?
         }
-    }
-    let status = child.wait()?;
+    };
     let counts = counts.with_end(suite, status.success());
     if counts.failed == 0 {
         step.done()
@@ -214,6 +246,31 @@ fn run_suite(suite: &Suite, setting: Option<&Setting>) -> Result<Counts> {
         step.failed()
     }
     Ok(counts)
+}
+
+/// The lines of a suite, read by a thread of their own so that they can be waited for with a limit.
+fn lines_of(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        let all = BufReader::new(stdout).lines().map_while(std::io::Result::ok);
+        all.map(|line| sender.send(line)).take_while(std::result::Result::is_ok).count()
+    });
+    lines
+}
+
+/// Prints a suite's lines as they come and counts what they tell.
+fn pass_on(lines: &Receiver<String>, silence: Duration) -> (Counts, End) {
+    let mut counts = Counts::default();
+    loop {
+        match lines.recv_timeout(silence) {
+            Ok(line) => {
+                print(&line);
+                counts.add(Counts::of_line(&line));
+            }
+            Err(RecvTimeoutError::Disconnected) => return (counts, End::Closed),
+            Err(RecvTimeoutError::Timeout) => return (counts, End::Stuck),
+        }
+    }
 }
 
 // === impl Counts ===
@@ -274,6 +331,17 @@ mod tests {
         assert_eq!(end("fmt", false), Counts { passed: 0, failed: 1 });
         assert_eq!(end("unit", true), Counts { passed: 0, failed: 1 });
         assert_eq!(end("unit", false), Counts { passed: 0, failed: 1 });
+    }
+
+    #[test]
+    fn a_suite_that_falls_silent_is_told_from_one_that_ends() {
+        let (counted, passed) = ("test result: ok. 2 passed; 0 failed;", Counts { passed: 2, failed: 0 });
+        let (speaker, lines) = channel();
+        speaker.send(counted.to_owned()).unwrap();
+        assert_eq!(pass_on(&lines, Duration::from_millis(1)), (passed, End::Stuck));
+        speaker.send(counted.to_owned()).unwrap();
+        drop(speaker);
+        assert_eq!(pass_on(&lines, Duration::MAX), (passed, End::Closed));
     }
 
     #[test]

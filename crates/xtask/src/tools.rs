@@ -113,6 +113,14 @@ pub const SCHEMAS: [Family; 4] = [
 /// What GitOps clients say of an object, by their own code. The program around it is ours.
 pub const JUDGE: Family = Family { name: "judge", tags: "", programs: &[(".", "judge")], ldflags: "" };
 
+/// What writes manifests and judges them.
+pub const JUDGES: &[&Family] = &[&HELM, &KUBERNETES, &SCHEMAS[0], &SCHEMAS[1], &SCHEMAS[2], &SCHEMAS[3]];
+/// What suites on a control plane use.
+pub const CLUSTER: &[&Family] = &[&ETCD, &KUBERNETES, &JUDGE, &HELM];
+/// What suites on nodes use.
+pub const NODES: &[&Family] =
+    &[&ETCD, &KUBERNETES, &PAUSE, &CNI, &RUNC, &CONTAINERD, &KUBERNETES_NODE, &HELM];
+
 /// What a control plane needs.
 #[derive(Debug, Clone)]
 pub struct ControlPlaneTools {
@@ -172,6 +180,16 @@ pub fn control_plane() -> Result<ControlPlaneTools> {
 /// As for [`control_plane`].
 pub fn helm() -> Result<PathBuf> {
     Ok(ensure(&HELM)?.join("helm"))
+}
+
+/// Begins to build `families`, one after the other, with the processor time that nobody else wants. Whoever needs one meanwhile waits
+/// for it in [`ensure`], and hears there what went wrong here.
+pub fn build_ahead(families: Vec<&'static Family>) {
+    std::thread::spawn(move || {
+        // On Linux this is the priority of the calling thread, and of what it starts: setpriority(2).
+        let humble = rustix::process::setpriority_process(None, 19).is_ok();
+        families.iter().take_while(|family| humble && ensure(family).is_ok()).count()
+    });
 }
 
 /// The folder with the programs of `family`, built now if need be.
@@ -243,7 +261,7 @@ fn wait_for_lock(path: &Path, what: &str) -> Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            say(&format!("· another xtask is building {what}; waiting for it"));
+            say(&format!("· {what} is being built already; waiting for it"));
             file.lock().map_err(Error::io(doing()))?;
         }
         Err(TryLockError::Error(source)) => return Err(Error::Io { doing: doing(), source }),

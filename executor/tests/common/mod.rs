@@ -27,6 +27,7 @@ use requiem_model::request::{Input, InputSource};
 use requiem_model::{BlobDigest, ExecutionRequest, Failure, RelPath};
 use requiem_proof::{Expect, Verified};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::io::AsyncReadExt;
 
 /// A private authority with one server and one client certificate.
 pub struct Pki {
@@ -196,21 +197,7 @@ impl Drop for Daemon {
 impl Client {
     /// A client that trusts `server`'s authority and shows the certificate of `own`, if any.
     pub fn new(address: &str, server: &Pki, own: Option<&Pki>) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(server.file("ca.crt")).unwrap()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match own {
-            None => config.with_no_client_auth(),
-            Some(own) => {
-                let chain = vec![CertificateDer::from_pem_file(own.file("client.crt")).unwrap()];
-                let key = PrivateKeyDer::from_pem_file(own.file("client.key")).unwrap();
-                config.with_client_auth_cert(chain, key).unwrap()
-            }
-        };
+        let config = client_config(server, own);
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http2().build();
         let inner = HyperClient::builder(TokioExecutor::new()).http2_only(true).build(connector);
@@ -261,6 +248,41 @@ impl Client {
                 ended => panic!("{ended:?}"),
             }
         }
+    }
+}
+
+/// The client's side of TLS: trusts `server`'s authority and shows the certificate of `own`, if any.
+fn client_config(server: &Pki, own: Option<&Pki>) -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(server.file("ca.crt")).unwrap()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    match own {
+        None => config.with_no_client_auth(),
+        Some(own) => {
+            let chain = vec![CertificateDer::from_pem_file(own.file("client.crt")).unwrap()];
+            let key = PrivateKeyDer::from_pem_file(own.file("client.key")).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    }
+}
+
+/// The alert with which the daemon at `address` ends a connection before a word of HTTP. In TLS 1.3 a client that is not wanted hears
+/// of it after its own handshake, so this reads on. (By hand, because hyper's client may wait for ever for such a connection.)
+pub async fn alert(address: &str, server: &Pki, own: Option<&Pki>) -> rustls::AlertDescription {
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(client_config(server, own)));
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let error = match connector.connect(name, tcp).await {
+        Err(error) => error,
+        Ok(mut tls) => tls.read_u8().await.expect_err("the daemon says nothing unasked"),
+    };
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::AlertReceived(alert)) => *alert,
+        other => panic!("{other:?}: {error}"),
     }
 }
 
