@@ -1,7 +1,8 @@
 //! `cargo xtask test`: everything CI runs, set up by itself, and one line of counts at the end.
 //!
-//! Flow: choose suites → check prerequisites → tools from Go modules begin to be built → each suite, its output passed on and its counts added up, with the cluster that it
-//! needs started when the first one needs it → clusters down → what was left out and why → `N passed, N failed`.
+//! Flow: choose suites → check prerequisites → tools from Go modules begin to be built → each suite, its output passed on and its
+//! counts added up, with the cluster that it needs started when the first one needs it → clusters down → what was left out and why →
+//! `N passed, N failed`.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -43,10 +44,9 @@ struct Counts {
 }
 
 /// Why there are no more lines.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// The suite has ended, or closed its output.
-    #[default]
     Closed,
     /// It says nothing any more.
     Stuck,
@@ -227,8 +227,7 @@ fn run_suite(suite: &Suite, setting: Option<&Setting>) -> Result<Counts> {
         command.envs(setting.variables.iter().map(|(name, value)| (name, value)));
     }
     let mut child = Background::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
-    let lines = child.child().stdout.take().map(lines_of);
-    let (counts, end) = lines.map_or_else(Default::default, |lines| pass_on(&lines, SILENCE));
+    let (counts, end) = pass_on(&lines_of(child.child().stdout.take()), SILENCE, print);
     let status = match end {
         End::Closed => child.wait()?,
         End::Stuck => {
@@ -249,22 +248,23 @@ fn run_suite(suite: &Suite, setting: Option<&Setting>) -> Result<Counts> {
 }
 
 /// The lines of a suite, read by a thread of their own so that they can be waited for with a limit.
-fn lines_of(stdout: ChildStdout) -> Receiver<String> {
+fn lines_of(stdout: Option<ChildStdout>) -> Receiver<String> {
     let (sender, lines) = channel();
     std::thread::spawn(move || {
-        let all = BufReader::new(stdout).lines().map_while(std::io::Result::ok);
+        let all = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
+        let all = all.map_while(std::io::Result::ok);
         all.map(|line| sender.send(line)).take_while(std::result::Result::is_ok).count()
     });
     lines
 }
 
-/// Prints a suite's lines as they come and counts what they tell.
-fn pass_on(lines: &Receiver<String>, silence: Duration) -> (Counts, End) {
+/// Shows a suite's lines as they come and counts what they tell.
+fn pass_on(lines: &Receiver<String>, silence: Duration, show: impl Fn(&str)) -> (Counts, End) {
     let mut counts = Counts::default();
     loop {
         match lines.recv_timeout(silence) {
             Ok(line) => {
-                print(&line);
+                show(&line);
                 counts.add(Counts::of_line(&line));
             }
             Err(RecvTimeoutError::Disconnected) => return (counts, End::Closed),
@@ -336,12 +336,14 @@ mod tests {
     #[test]
     fn a_suite_that_falls_silent_is_told_from_one_that_ends() {
         let (counted, passed) = ("test result: ok. 2 passed; 0 failed;", Counts { passed: 2, failed: 0 });
+        // Shown to nobody: on standard output the run that this test belongs to would count it.
+        let shown = |_: &str| {};
         let (speaker, lines) = channel();
         speaker.send(counted.to_owned()).unwrap();
-        assert_eq!(pass_on(&lines, Duration::from_millis(1)), (passed, End::Stuck));
+        assert_eq!(pass_on(&lines, Duration::from_millis(1), shown), (passed, End::Stuck));
         speaker.send(counted.to_owned()).unwrap();
         drop(speaker);
-        assert_eq!(pass_on(&lines, Duration::MAX), (passed, End::Closed));
+        assert_eq!(pass_on(&lines, Duration::MAX, shown), (passed, End::Closed));
     }
 
     #[test]

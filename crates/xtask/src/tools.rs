@@ -183,12 +183,12 @@ pub fn helm() -> Result<PathBuf> {
 }
 
 /// Begins to build `families`, one after the other, with the processor time that nobody else wants. Whoever needs one meanwhile waits
-/// for it in [`ensure`], and hears there what went wrong here.
+/// for it in [`ensure`]; what fails here is tried again there, and told.
 pub fn build_ahead(families: Vec<&'static Family>) {
     std::thread::spawn(move || {
         // On Linux this is the priority of the calling thread, and of what it starts: setpriority(2).
-        let humble = rustix::process::setpriority_process(None, 19).is_ok();
-        families.iter().take_while(|family| humble && ensure(family).is_ok()).count()
+        let lowered = rustix::process::setpriority_process(None, 19);
+        families.iter().take_while(|family| lowered.is_ok() && ensure(family).is_ok()).count()
     });
 }
 

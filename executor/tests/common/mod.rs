@@ -29,6 +29,9 @@ use requiem_proof::{Expect, Verified};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::io::AsyncReadExt;
 
+/// How long the end of a refused connection is waited for, so that an accepted one fails its test instead of stopping it.
+const ALERT_LIMIT: Duration = Duration::from_secs(30);
+
 /// A private authority with one server and one client certificate.
 pub struct Pki {
     pub dir: tempfile::TempDir,
@@ -278,7 +281,10 @@ pub async fn alert(address: &str, server: &Pki, own: Option<&Pki>) -> rustls::Al
     let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
     let error = match connector.connect(name, tcp).await {
         Err(error) => error,
-        Ok(mut tls) => tls.read_u8().await.expect_err("the daemon says nothing unasked"),
+        Ok(mut tls) => {
+            let read = tokio::time::timeout(ALERT_LIMIT, tls.read_u8()).await;
+            read.expect("the daemon ends the connection").expect_err("the daemon says nothing unasked")
+        }
     };
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(rustls::Error::AlertReceived(alert)) => *alert,
