@@ -5,6 +5,7 @@ mod disturbed;
 mod images;
 mod leaves_nothing;
 mod nodes;
+mod payloads;
 mod pools;
 mod site;
 mod tiers;

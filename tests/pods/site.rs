@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use kube::{Client, ResourceExt};
 use requiem_crds::{Execution, ExecutorPool, ProofBundle, definition};
 use requiem_tests::{Failure, KUBECONFIG, PROGRAMS, setting};
 use requiem_xtask::images::{REGISTRY, payload, reference};
+use requiem_xtask::ports;
 use requiem_xtask::stack::http_get;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -240,8 +241,7 @@ impl Operator {
         let kubeconfig = folder.path().join("kubeconfig");
         write_kubeconfig(client, home, account, &kubeconfig).await?;
         let log = folder.path().join("log");
-        // Free now, and nobody else here asks for a port by its number.
-        let admin = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let admin = ports::loopback()?;
         let file = Arc::new(File::create(&log)?);
         let child = Command::new(setting(PROGRAMS)?.join("requiem-operator"))
             .args(["--namespace", namespace, "--own-namespace", OWN_NAMESPACE])

@@ -22,17 +22,10 @@ pub struct Options {
 /// # Errors
 /// There is no such benchmark, or it failed.
 pub fn run(options: &Options) -> Result<()> {
-    let names = names()?;
-    let Some(name) = &options.name else {
-        names.iter().for_each(|name| print(name));
+    let Some(name) = options.check()? else {
+        names()?.iter().for_each(|name| print(name));
         return Ok(());
     };
-    if !names.contains(name) {
-        return Err(Error::usage(
-            format!("There is no benchmark {name:?}"),
-            format!("Choose one of: {}", names.join(", ")),
-        ));
-    }
     let programs = cargo::build_programs(cargo::Profile::Release)?;
     let mut command = Command::new(cargo::build_bins(cargo::Profile::Release, &[name])?.join(name));
     command.env(PROGRAMS_VARIABLE, programs).current_dir(paths::repository());
@@ -41,6 +34,23 @@ pub fn run(options: &Options) -> Result<()> {
         command.arg("--json").arg(path);
     }
     process::run(&mut command)
+}
+
+impl Options {
+    /// The benchmark that was asked for, if it exists.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check(&self) -> Result<Option<&str>> {
+        let names = names()?;
+        match &self.name {
+            Some(name) if !names.contains(name) => Err(Error::usage(
+                format!("There is no benchmark {name:?}"),
+                format!("Choose one of: {}", names.join(", ")),
+            )),
+            name => Ok(name.as_deref()),
+        }
+    }
 }
 
 /// Every program below `benches/src/bin` is a benchmark.

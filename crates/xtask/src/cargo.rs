@@ -20,26 +20,24 @@ pub enum Profile {
     Release,
     /// Optimised, for images.
     Image,
-    /// Quick to build, for images in suites.
+    /// Quick to build, for images in suites: as [`Profile::Dev`], whose build scripts and macros serve it too, but small.
     Trial,
 }
 
 impl Profile {
     const fn name(self) -> &'static str {
         match self {
-            Self::Dev => "dev",
+            Self::Dev | Self::Trial => "dev",
             Self::Release => "release",
             Self::Image => "image",
-            Self::Trial => "trial",
         }
     }
 
     const fn folder(self) -> &'static str {
         match self {
-            Self::Dev => "debug",
+            Self::Dev | Self::Trial => "debug",
             Self::Release => "release",
             Self::Image => "image",
-            Self::Trial => "trial",
         }
     }
 }
@@ -99,6 +97,9 @@ pub fn build_static(
     let places = [(repository, "/requiem"), (&cargo_home()?, "/cargo"), (target, "/target")];
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     flags.extend(places.map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())));
+    if profile == Profile::Trial {
+        flags.extend(["-Cdebuginfo=0", "-Cstrip=symbols"].map(str::to_owned));
+    }
     build.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     let c_flags = places.map(|(path, name)| format!("-ffile-prefix-map={}={name}", path.display()));
     build.env(format!("CFLAGS_{}", triple.replace('-', "_")), c_flags.join(" "));

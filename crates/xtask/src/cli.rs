@@ -143,3 +143,32 @@ fn cluster_command(command: ClusterCommand) -> Result<()> {
         ClusterCommand::Clean => cluster::clean(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paths::repository;
+
+    /// Lines of `page` that a reader is to type.
+    fn typed(page: &std::path::Path) -> Vec<String> {
+        let text = std::fs::read_to_string(page).unwrap();
+        let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let lines = blocks.flat_map(str::lines).filter_map(|line| line.split('#').next());
+        lines.filter(|line| line.starts_with("cargo xtask ")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_command_on_the_pages_is_understood() {
+        let pages = std::fs::read_dir(repository().join("docs")).unwrap().map(|page| page.unwrap().path());
+        let pages = pages.filter(|page| page.is_file()).chain([repository().join("README.md")]);
+        let commands: Vec<String> = pages.flat_map(|page| typed(&page)).collect();
+        assert!(commands.len() > 15, "{commands:?}");
+        for command in &commands {
+            // The first word is cargo's own.
+            let parsed = Cli::try_parse_from(command.split_whitespace().skip(1));
+            let command = parsed.unwrap_or_else(|error| panic!("{command}: {error}")).command;
+            let Commands::Bench(options) = command else { continue };
+            options.check().unwrap();
+        }
+    }
+}

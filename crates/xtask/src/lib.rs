@@ -16,7 +16,7 @@
 //! | certificates for development | [`pki`] |
 //! | nothing is left behind, however the process ends | [`reaper`] |
 //! | child processes, cargo, folders that go away | [`process`], [`cargo`], [`scratch`] |
-//! | where things lie | [`paths`] |
+//! | where things lie; free ports | [`paths`], [`ports`] |
 //! | what the user sees while waiting | [`progress`] |
 //! | what went wrong, and what to do | [`error`] |
 
@@ -32,6 +32,7 @@ pub mod oci;
 pub mod packages;
 pub mod paths;
 pub mod pki;
+pub mod ports;
 pub mod prerequisites;
 pub mod process;
 pub mod progress;

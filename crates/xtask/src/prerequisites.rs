@@ -1,7 +1,6 @@
 //! What must be there before anything starts. Each check is one clear sentence with its remedy.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -68,21 +67,6 @@ pub fn nodes() -> Result<()> {
         format!("A node needs namespaces of its own, and none can be made ({})", said.stderr.trim()),
         "If this is a container, start it with CAP_SYS_ADMIN and CAP_NET_ADMIN, or run on the host",
     ))
-}
-
-/// A port on the loopback interface.
-///
-/// # Errors
-/// None can be had.
-pub fn loopback_port() -> Result<u16> {
-    let refused = |source: std::io::Error| {
-        Error::prerequisite(
-            format!("No port on 127.0.0.1 can be opened ({source})"),
-            "Bring the loopback interface up (`ip link set lo up`) and allow this user to listen on it",
-        )
-    };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(refused)?;
-    Ok(listener.local_addr().map_err(refused)?.port())
 }
 
 fn user_namespaces(settings: &Path, root: bool) -> Result<()> {

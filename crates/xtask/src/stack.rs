@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{Background, Target, last_lines};
 use crate::scratch::Scratch;
-use crate::{Error, Result, pki};
+use crate::{Error, Result, pki, ports};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(40);
@@ -79,7 +79,7 @@ impl Stack {
         let store = folder.join("store");
         fs::create_dir_all(&store).map_err(Error::io("make the store's folder"))?;
         let certificates = pki::development(&folder.join("pki-development"))?;
-        let endpoint = free_address()?;
+        let endpoint = ports::loopback()?;
         let executor = executor(options, &certificates, folder, endpoint, &store)?;
         let operator = operator(options, &certificates, folder)?;
         let mut stack = Self { operator, executor, endpoint, store, folder: folder.into(), _owned: None };
@@ -138,7 +138,7 @@ fn executor(
     endpoint: SocketAddr,
     store: &Path,
 ) -> Result<Service> {
-    let admin = free_address()?;
+    let admin = ports::loopback()?;
     let mut words = options.executor_wrapper.clone();
     words.extend([path(&options.programs.join("requiem-executor")), "serve".to_owned()]);
     let slots = options.slots.to_string();
@@ -162,7 +162,7 @@ fn operator(
     certificates: &pki::DevelopmentCertificates,
     folder: &Path,
 ) -> Result<Service> {
-    let admin = free_address()?;
+    let admin = ports::loopback()?;
     let mut words = vec![path(&options.programs.join("requiem-operator"))];
     for (flag, value) in [
         ("--kubeconfig", path(&options.kubeconfig)),
@@ -194,12 +194,6 @@ pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// An address of loopback that nobody uses now. Another program may take it before we do; then the service says so.
-fn free_address() -> Result<SocketAddr> {
-    let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    bound.map_err(Error::io("find a free port on loopback"))
 }
 
 // === impl Service ===

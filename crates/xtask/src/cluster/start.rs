@@ -17,7 +17,7 @@ use crate::pki::{Authority, Certified, Files, write_private};
 use crate::process::{listens, spawn_logged, wait_ready};
 use crate::progress::Step;
 use crate::tools::ControlPlaneTools;
-use crate::{Error, Result, paths, pki, prerequisites, process};
+use crate::{Error, Result, paths, pki, ports, process};
 
 /// A port that was free a moment ago can be taken by somebody else: then once more with others.
 const TRIES: u32 = 3;
@@ -101,16 +101,17 @@ fn start_plane(
 impl Ports {
     /// In a network of its own nobody else has taken one.
     fn choose(site: Option<Site>) -> Result<Self> {
-        let free = prerequisites::loopback_port;
         Ok(match site {
             Some(site) => Self {
                 client: 2379,
                 peer: 2380,
                 api: SocketAddrV4::new(site.network.plane(), network::API_PORT),
             },
-            None => {
-                Self { client: free()?, peer: free()?, api: SocketAddrV4::new(Ipv4Addr::LOCALHOST, free()?) }
-            }
+            None => Self {
+                client: ports::loopback()?.port(),
+                peer: ports::loopback()?.port(),
+                api: SocketAddrV4::new(Ipv4Addr::LOCALHOST, ports::loopback()?.port()),
+            },
         })
     }
 }
