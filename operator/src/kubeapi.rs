@@ -20,6 +20,15 @@ use crate::queue::Key;
 pub const FIELD_MANAGER: &str = "requiem-operator";
 const DEADLINE: Duration = Duration::from_secs(15);
 
+/// Which state of the API server a list shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Whatever its cache has, which may lag behind.
+    Cached,
+    /// Everything that was written before the list was asked for.
+    Latest,
+}
+
 /// Why a write, or a live read, did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -205,19 +214,22 @@ impl Writer {
         within(&Act::on::<K>("get", key), api.get(&key.name)).await
     }
 
-    /// The metadata of objects that labels and fields select, past every cache of ours.
+    /// The metadata of objects that `selected` selects, past every cache of ours.
     ///
     /// # Errors
     /// See [`ApiError`].
     pub async fn list_metadata<K: Kind>(
         &self,
         namespace: &str,
-        labels: &str,
-        fields: &str,
+        selected: ListParams,
+        freshness: Freshness,
     ) -> Result<Vec<PartialObjectMeta<K>>, ApiError> {
         let key = Key { namespace: namespace.to_owned(), name: String::new() };
         let api = self.api::<K>(&key);
-        let params = ListParams::default().labels(labels).fields(fields);
+        let params = match freshness {
+            Freshness::Cached => selected.match_any(),
+            Freshness::Latest => selected,
+        };
         let found = within(&Act::on::<K>("list", &key), api.list_metadata(&params)).await?;
         Ok(found.items)
     }

@@ -1,5 +1,8 @@
 //! Does the proof of an earlier run answer this Execution? What may answer is decided by a pure function; the search is
-//! one list of metadata and one read of the newest candidate, and only for Executions that want it.
+//! a list of metadata and one read of the newest candidate, and only for Executions that want it.
+//!
+//! The list comes from the API server's cache first: for the latest state it waits until its store has told it how far that is, a
+//! tenth of a second (KEP-2340). What that cache does not know, it is asked for once more before anything runs.
 //!
 //! A user can create a ProofBundle with any label and any honest body. So a bundle answers only if its status says that
 //! this operator saw it run, which no user can write; and its body is recomputed here again.
@@ -7,7 +10,7 @@
 use std::cmp::Reverse;
 
 use kube::ResourceExt;
-use kube::api::PartialObjectMeta;
+use kube::api::{ListParams, PartialObjectMeta};
 use requiem_crds::ProofBundle;
 use requiem_crds::proof_bundle::{Origin, REQUEST_LABEL, request_label};
 use requiem_crds::status::{OriginalStatus, ResultReason};
@@ -15,7 +18,7 @@ use requiem_proof::{Expect, Verified, verify};
 
 use super::validate::Plan;
 use crate::context::Context;
-use crate::kubeapi::ApiError;
+use crate::kubeapi::{ApiError, Freshness};
 use crate::queue::Key;
 
 /// Candidates that are read at most. More than one only where somebody has tampered with labels.
@@ -38,11 +41,19 @@ pub struct Recalled {
 /// # Errors
 /// The API server did not answer.
 pub async fn find(context: &Context, plan: &Plan) -> Result<Option<Recalled>, ApiError> {
+    for freshness in [Freshness::Cached, Freshness::Latest] {
+        if let Some(recalled) = search(context, plan, freshness).await? {
+            return Ok(Some(recalled));
+        }
+    }
+    Ok(None)
+}
+
+async fn search(context: &Context, plan: &Plan, freshness: Freshness) -> Result<Option<Recalled>, ApiError> {
     let label = format!("{REQUEST_LABEL}={}", request_label(&plan.request_digest));
-    let mut found = context
-        .writer
-        .list_metadata::<ProofBundle>(&plan.key.namespace, &label, "status.origin=Executed")
-        .await?;
+    let selected = ListParams::default().labels(&label).fields("status.origin=Executed");
+    let listing = context.writer.list_metadata::<ProofBundle>(&plan.key.namespace, selected, freshness);
+    let mut found = listing.await?;
     found.sort_by_key(|bundle| Reverse(age(bundle)));
     for candidate in found.iter().take(MAX_READ) {
         if let Some(recalled) = read(context, plan, &candidate.name_any()).await? {
