@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use requiem_tests::Failure;
 use requiem_tests::helm::{documents, helm, kubectl, kubectl_command};
-use requiem_xtask::paths;
+use requiem_xtask::{packages, paths, process};
 use serde_json::{Value, json};
 
 const CHART: &str = "charts/requiem";
@@ -309,6 +309,28 @@ fn send(arguments: &[&str], text: &str) -> Result<(String, String), Failure> {
     } else {
         Err(format!("{command:?}: {}\n{}", said.0, said.1).into())
     }
+}
+
+#[test]
+fn every_alert_fires_on_what_it_is_for_and_has_a_page() -> Result<(), Failure> {
+    let cases = paths::repository().join("tests/prometheus/alerts.test.yaml");
+    let mut judge = std::process::Command::new(packages::promtool()?);
+    process::output(judge.args(["test", "rules"]).arg(cases))?;
+    let text = rendered("team", &["metrics.prometheusRule.enabled=true"])?;
+    let rules = documents(&text)?.into_iter().find(|object| object["kind"] == "PrometheusRule");
+    let rules = rules.ok_or("no rules are rendered")?["spec"]["groups"][0]["rules"].clone();
+    let page = std::fs::read_to_string(paths::repository().join("docs/alerts.md"))?;
+    let rules = rules.as_array().ok_or("no list of rules")?;
+    assert!(!rules.is_empty());
+    for rule in rules {
+        let name = rule["alert"].as_str().ok_or("an alert without a name")?;
+        assert_eq!(rule["annotations"]["runbook"], format!("docs/alerts.md#{}", name.to_lowercase()));
+        assert!(
+            page.lines().any(|line| line == format!("## {name}")),
+            "{name} has no part of docs/alerts.md"
+        );
+    }
+    Ok(())
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //! installs what is missing and says so; elsewhere it says in one sentence what to do.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::process::capture;
 use crate::progress::Step;
-use crate::{Error, Result, process};
+use crate::scratch::Scratch;
+use crate::{Error, Result, paths, process, tools};
 
 /// A program of the system, and the package that has it on Debian and Ubuntu.
 type Wanted = (&'static str, &'static str);
@@ -52,6 +53,48 @@ pub fn seccomp_headers() -> Result<()> {
     )
 }
 
+/// What judges the alerts. Where the system has none, the files of Debian's package are kept in the cache folder: installed, it would
+/// start a service.
+///
+/// # Errors
+/// There is none, and it cannot be fetched.
+pub fn promtool() -> Result<PathBuf> {
+    if let Some(found) = find("promtool") {
+        return Ok(found);
+    }
+    let folder = tools::cache_folder()?.join("prometheus");
+    if !folder.is_dir() {
+        unpack("Missing to judge the alerts: promtool", "prometheus", &folder)?;
+    }
+    Ok(folder.join("usr/bin/promtool"))
+}
+
+/// Fetches a package and puts its files into the folder `into`.
+fn unpack(what: &str, package: &str, into: &Path) -> Result<()> {
+    let command = format!("apt-get download {package}");
+    if find("apt-get").is_none() || find("dpkg-deb").is_none() {
+        return Err(Error::prerequisite(what, format!("Install the package {package} of your system")));
+    }
+    let _turn = one_at_a_time();
+    let step = Step::begin(format!("{what}: {command}"));
+    let scratch = Scratch::new("package")?;
+    if rustix::process::geteuid().is_root() {
+        apt_get(scratch.path(), &["update"])?;
+    }
+    apt_get(scratch.path(), &["download", package])?;
+    let archives = entries(scratch.path()).map_err(Error::io(format!("read what `{command}` left")))?;
+    let files = scratch.path().join("files");
+    process::output(Command::new("dpkg-deb").arg("--extract").args(&archives).arg(&files))?;
+    paths::make_private(into.parent().unwrap_or(into))?;
+    process::output(Command::new("mv").arg(&files).arg(into))?;
+    step.done();
+    Ok(())
+}
+
+fn entries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+}
+
 /// Where a program is, also in the folders of the system's administration that a user's PATH may lack.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = path_with_administration();
@@ -70,18 +113,23 @@ fn install(what: &str, packages: &[&str]) -> Result<()> {
     if !rustix::process::geteuid().is_root() || find("apt-get").is_none() {
         return Err(Error::prerequisite(what, format!("As root run `{command}`, or your system's like")));
     }
-    // The package manager refuses a second caller instead of making it wait.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = one_at_a_time();
     let step = Step::begin(format!("{what}: {command}"));
-    apt_get(&["update"])?;
     let options = ["install", "--yes", "--no-install-recommends"];
-    apt_get(&[&options, packages].concat())?;
+    apt_get(&paths::repository(), &["update"])?;
+    apt_get(&paths::repository(), &[&options, packages].concat())?;
     step.done();
     Ok(())
 }
 
-fn apt_get(arguments: &[&str]) -> Result<()> {
+/// The package manager refuses a second caller instead of making it wait.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn apt_get(folder: &Path, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
-    process::output(command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet").args(arguments)).map(drop)
+    command.current_dir(folder).env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet").args(arguments);
+    process::output(&mut command).map(drop)
 }
