@@ -83,7 +83,6 @@ async fn an_input_of_twenty_thousand_files_is_one_locked_mount() -> Result<(), F
     }
     let pod = pods(&site, "nested").await?.remove(0);
     assert!(figure(&pod, "requiem_executor_mount_seconds_count")? >= 2.0);
-    // What it takes is a matter of `cargo xtask bench pods`; this shows that nothing is copied.
     println!("mounted in {} s, two runs together", figure(&pod, "requiem_executor_mount_seconds_sum")?);
     site.close().await
 }

@@ -36,8 +36,9 @@ use crate::sys;
 /// Where programs without a slash in their name are looked for.
 const PATH: [&str; 6] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// Makes the kernel take the payload rather than init when memory runs out.
-const OOM_SCORE: &str = "500";
+/// The most there is (proc(5), `oom_score_adj`): where memory runs out the payload must go before the runner. In a pod the runner itself
+/// has nearly as much from the kubelet.
+const OOM_SCORE: &str = "1000";
 
 /// What the payload's process is born with. Nothing of it is ever dropped: the process execs or exits, and
 /// its descriptors are closed by number.

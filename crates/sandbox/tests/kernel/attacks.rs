@@ -74,6 +74,8 @@ fn attack(name: &str) -> Attempt {
         "sysrq" => write_to("/proc/sysrq-trigger"),
         "corePattern" => write_to("/proc/sys/kernel/core_pattern"),
         "lowerOomScore" => io(fs::write("/proc/self/oom_score_adj", "-1000")),
+        // The kernel allows this much to anybody.
+        "haveNoOomScore" => io(fs::write("/proc/self/oom_score_adj", "0")),
         "makeDevice" => {
             let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
             nix::sys::stat::mknod(
@@ -155,6 +157,7 @@ fn privileges_cannot_be_had() {
         ("setHostName", &["Err(EPERM)"]),
         ("makeDevice", &["Err(EPERM)"]),
         ("lowerOomScore", &["Err(EACCES)"]),
+        ("haveNoOomScore", &["Err(EACCES)"]),
         ("killEverybody", &["Err(ESRCH)", "Err(EPERM)"]),
     ];
     check(attack_like(&names(expected)), &[], expected);
