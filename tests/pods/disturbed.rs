@@ -18,12 +18,11 @@ use requiem_operator::certificates::{AUTHORITY_SECRET, Authority, EXECUTOR_SECRE
 use requiem_tests::Failure;
 use requiem_xtask::cluster::Node;
 use requiem_xtask::images::payload;
-use requiem_xtask::stack::http_get;
 use serde_json::{Value, json};
 
 use crate::bed::nodes;
 use crate::pools::{in_pool, pods};
-use crate::site::{OWN_NAMESPACE, Site, attempts, label, message, policy, reason, reason_of};
+use crate::site::{OWN_NAMESPACE, Site, ask, attempts, is_over, label, message, policy, reason, reason_of};
 
 /// How long a node is away.
 const CUT: Duration = Duration::from_secs(120);
@@ -49,10 +48,6 @@ fn on(node: &Node) -> Value {
 
 fn node_of(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
-}
-
-fn is_over(execution: &Execution) -> bool {
-    execution.status.as_ref().is_some_and(|status| status.terminal)
 }
 
 fn runs(execution: &Execution) -> bool {
@@ -410,8 +405,7 @@ async fn executors_whose_certificate_has_run_out_serve_again_when_the_operator_i
     let_expire(&site).await?;
     let pod = pods(&site, "default").await?.remove(0);
     let unready = site.bed.until(&pod.name_any(), |pod| !is_ready(pod)).await?;
-    let address = unready.status.and_then(|status| status.pod_ip).ok_or("it has no address")?;
-    let lines = http_get((address.parse::<std::net::IpAddr>()?, 9180).into(), "/readyz")?;
+    let lines = ask(&unready, "/readyz")?;
     assert!(lines.contains("certificate: it expired"), "{lines}");
     let executor = LogParams { container: Some("executor".to_owned()), ..LogParams::default() };
     let log = site.bed.pods.logs(&pod.name_any(), &executor).await?;

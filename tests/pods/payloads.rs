@@ -3,11 +3,10 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use requiem_tests::Failure;
-use requiem_xtask::stack::http_get;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::pools::{in_pool, pods};
-use crate::site::{Site, attempts, policy, tail};
+use crate::site::{Site, ask, attempts, is_over, policy, tail};
 
 /// Two hundred folders of a hundred files.
 const MAKE: &str = r#"
@@ -51,8 +50,7 @@ exit 3
 
 /// The value of a line without labels among an executor's figures.
 fn figure(pod: &Pod, name: &str) -> Result<f64, Failure> {
-    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).ok_or("it has no address")?;
-    let figures = http_get((address.parse::<std::net::IpAddr>()?, 9180).into(), "/metrics")?;
+    let figures = ask(pod, "/metrics")?;
     let value = figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     Ok(value.ok_or_else(|| format!("no {name} in {figures}"))?.parse()?)
 }
@@ -62,20 +60,16 @@ async fn an_input_of_twenty_thousand_files_is_one_locked_mount() -> Result<(), F
     let site = Site::start("inputs", "baseline").await?;
     site.pool("nested", json!({"tier": "T1"})).await?;
     site.settled("nested", 1).await?;
-    let spec = |more: Value| -> Result<Value, Failure> {
-        let mut spec = in_pool("nested", json!({"policy": policy("t1")?, "timeoutSeconds": 300}));
-        spec.as_object_mut()
-            .into_iter()
-            .for_each(|spec| spec.extend(more.as_object().cloned().unwrap_or_default()));
-        Ok(spec)
-    };
+    let policy = policy("t1")?;
     let limits = json!({"memory": "256Mi", "scratchInodes": 50_000});
-    site.execute("make", MAKE, spec(json!({"outputs": ["made"], "limits": limits}))?).await?;
+    let make = json!({"policy": policy, "timeoutSeconds": 300, "outputs": ["made"], "limits": limits});
+    site.execute("make", MAKE, in_pool("nested", make)).await?;
     let made = site.success("make").await?.status.ok_or("no status")?.outputs.remove(0);
     assert_eq!(made.entries, Some(20_200));
-    let input = json!({"inputs": [{"path": "input", "tree": made.tree}]});
+    let inputs = json!([{"path": "input", "tree": made.tree}]);
+    let spec = json!({"policy": policy, "timeoutSeconds": 300, "inputs": inputs});
     for name in ["first", "second"] {
-        site.execute(name, USE, spec(input.clone())?).await?;
+        site.execute(name, USE, in_pool("nested", spec.clone())).await?;
         let used = site.success(name).await?;
         assert_eq!(tail(&used), USED, "{name}");
         let sandbox = used.status.and_then(|status| status.sandbox).ok_or("no sandbox")?;
@@ -98,8 +92,6 @@ async fn a_command_that_takes_the_memory_of_its_pod_ends_and_the_pod_serves_on()
         let name = |what: &str| format!("{pool}-{what}");
         site.execute(&name("hog"), HOG, in_pool(&pool, json!({"policy": policy, "timeoutSeconds": 120})))
             .await?;
-        let is_over =
-            |object: &requiem_crds::Execution| object.status.as_ref().is_some_and(|status| status.terminal);
         let hog = site.watch(&name("hog"), is_over).await?;
         let status = hog.status.as_ref().ok_or("no status")?;
         assert!(status.exit_code == Some(3), "{}", json!(status));

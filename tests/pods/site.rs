@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersionKind, TypeMeta};
@@ -180,7 +180,6 @@ impl Site {
 
     /// Waits for the end of the Execution `name`, which must be a success.
     pub(crate) async fn success(&self, name: &str) -> Result<Execution, Failure> {
-        let is_over = |object: &Execution| object.status.as_ref().is_some_and(|status| status.terminal);
         let object = self.watch(name, is_over).await?;
         let status = object.status.as_ref().ok_or("no status")?;
         if status.exit_code != Some(0) {
@@ -390,6 +389,16 @@ pub(crate) fn reason_of(execution: &Execution) -> &str {
 fn ready_of(execution: &Execution) -> Option<&Condition> {
     let conditions = execution.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     conditions.iter().find(|one| one.type_ == "Ready")
+}
+
+pub(crate) fn is_over(execution: &Execution) -> bool {
+    execution.status.as_ref().is_some_and(|status| status.terminal)
+}
+
+/// The answer of the executor in `pod` to a GET of `path` at its admin address.
+pub(crate) fn ask(pod: &Pod, path: &str) -> Result<String, Failure> {
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).ok_or("it has no address")?;
+    Ok(http_get((address.parse::<IpAddr>()?, 9180).into(), path)?)
 }
 
 /// How often an Execution was handed out.

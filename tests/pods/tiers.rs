@@ -2,7 +2,6 @@
 //! enforce is what the documentation says.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, PostParams};
@@ -10,10 +9,10 @@ use rcgen::{CertificateParams, KeyPair};
 use requiem_model::Layer;
 use requiem_tests::Failure;
 use requiem_xtask::images::{REGISTRY, payload, reference};
-use requiem_xtask::stack::http_get;
 use serde_json::{Value, json};
 
 use crate::bed::Bed;
+use crate::site::ask;
 
 /// Layers that a tier does not enforce, with their status.
 type Short = &'static [(Layer, &'static str)];
@@ -110,8 +109,8 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 /// The status of each layer in the probe run, as the executor's figures have it.
-fn layers(address: &str) -> Result<BTreeMap<String, String>, Failure> {
-    let text = http_get((address.parse::<IpAddr>()?, 9180).into(), "/metrics")?;
+fn layers(pod: &Pod) -> Result<BTreeMap<String, String>, Failure> {
+    let text = ask(pod, "/metrics")?;
     let quoted = |line: &str, label: &str| {
         Some(line.split_once(&format!("{label}=\""))?.1.split_once('"')?.0.to_owned())
     };
@@ -131,11 +130,10 @@ async fn every_tier_enforces_what_it_is_documented_to() -> Result<(), Failure> {
     }
     for (name, .., short) in TIERS {
         let ready = bed.until(name, is_ready).await?;
-        let address = ready.status.and_then(|status| status.pod_ip).ok_or("a ready pod has no address")?;
         let mut expected: BTreeMap<_, _> =
             Layer::ALL.map(|layer| (layer.name().to_owned(), "enforced".to_owned())).into();
         expected.extend(short.iter().map(|(layer, status)| (layer.name().to_owned(), (*status).to_owned())));
-        assert_eq!(layers(&address)?, expected, "{name}");
+        assert_eq!(layers(&ready)?, expected, "{name}");
     }
     bed.close().await
 }

@@ -10,11 +10,10 @@ use kube::discovery::{Discovery, verbs};
 use requiem_model::BlobDigest;
 use requiem_tests::Failure;
 use requiem_xtask::images::payload;
-use requiem_xtask::stack::http_get;
 use serde_json::{Value, json};
 
 use crate::bed::{PATIENCE, nodes};
-use crate::site::{Site, message, policy, reason_of, tail};
+use crate::site::{Site, ask, message, policy, reason_of, tail};
 
 /// The name of the Secret, the one object that may hold the value.
 const SECRET: &str = "registry";
@@ -159,10 +158,9 @@ fn on_node(pod: &Pod) -> Result<(PathBuf, PathBuf), Failure> {
 
 /// Waits until the executor of `pod` has sealed its one result; nobody else tells while there is no operator.
 async fn until_sealed(pod: &Pod) -> Result<String, Failure> {
-    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).ok_or("it has no address")?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let figures = http_get((address.parse::<std::net::IpAddr>()?, 9180).into(), "/metrics")?;
+        let figures = ask(pod, "/metrics")?;
         if figures.contains("requiem_executor_attempts_total{reason=\"Succeeded\"} 1") {
             return Ok(figures);
         }

@@ -64,7 +64,8 @@ pub fn promtool() -> Result<PathBuf> {
     }
     let folder = tools::cache_folder()?.join("prometheus");
     if !folder.is_dir() {
-        unpack("Missing to judge the alerts: promtool", "prometheus", &folder)?;
+        let what = "Missing to judge the alerts: promtool";
+        tools::make_whole(&folder, |folder| unpack(what, "prometheus", folder))?;
     }
     Ok(folder.join("usr/bin/promtool"))
 }
@@ -83,10 +84,7 @@ fn unpack(what: &str, package: &str, into: &Path) -> Result<()> {
     }
     apt_get(scratch.path(), &["download", package])?;
     let archives = entries(scratch.path()).map_err(Error::io(format!("read what `{command}` left")))?;
-    let files = scratch.path().join("files");
-    process::output(Command::new("dpkg-deb").arg("--extract").args(&archives).arg(&files))?;
-    paths::make_private(into.parent().unwrap_or(into))?;
-    process::output(Command::new("mv").arg(&files).arg(into))?;
+    process::output(Command::new("dpkg-deb").arg("--extract").args(&archives).arg(into))?;
     step.done();
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::process::capture;
 use crate::progress::Step;
-use crate::{Error, Result, paths, process, reaper, tools};
+use crate::{Error, Result, paths, process, tools};
 
 /// What is installed, each package with the digests of its files: the independent verifier's, and those of others that read our
 /// envelopes.
@@ -20,13 +20,15 @@ const REQUIREMENTS: [&str; 2] = ["tests/verifier/requirements.txt", "tests/verif
 /// There is no Python 3.8 or newer with its venv module, or the packages cannot be had.
 pub fn interpreter() -> Result<PathBuf> {
     let version = version()?;
-    let cache = tools::cache_folder()?;
-    let ready = cache.join(key(&version)?);
-    let program = Path::new("bin/python");
-    if !ready.join(program).exists() {
-        install(&cache, &ready)?;
+    let ready = tools::cache_folder()?.join(key(&version)?);
+    let program = ready.join("bin/python");
+    if !program.exists() {
+        tools::make_whole(&ready, install)?;
     }
-    Ok(ready.join(program))
+    if program.exists() {
+        return Ok(program);
+    }
+    Err(Error::check(format!("{} is no Python", program.display()), format!("Remove {}", ready.display())))
 }
 
 fn version() -> Result<String> {
@@ -52,14 +54,10 @@ fn key(version: &str) -> Result<String> {
     Ok(format!("python-{}", &hasher.finalize().to_hex()[..16]))
 }
 
-fn install(cache: &Path, ready: &Path) -> Result<()> {
+fn install(into: &Path) -> Result<()> {
     let step = Step::begin("install the Python packages of the second opinion (once)".to_owned());
-    paths::make_private(cache)?;
-    let making = cache.join(format!(".building-python-{}", std::process::id()));
-    let reaper = reaper::global()?;
-    reaper.watch_folder(&making)?;
-    process::output(Command::new("python3").args(["-m", "venv"]).arg(&making))?;
-    let mut pip = Command::new(making.join("bin/python"));
+    process::output(Command::new("python3").args(["-m", "venv"]).arg(into))?;
+    let mut pip = Command::new(into.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]);
     for name in REQUIREMENTS {
         pip.arg("--requirement").arg(paths::repository().join(name));
@@ -72,11 +70,6 @@ fn install(cache: &Path, ready: &Path) -> Result<()> {
             "Let pip reach a package registry (PIP_INDEX_URL names another one), or leave the suite verifier out",
         ));
     }
-    // Somebody else may have been quicker; then theirs is as good.
-    if std::fs::rename(&making, ready).is_err() && !ready.join("bin/python").exists() {
-        return Err(Error::io(format!("make {}", ready.display()))(std::io::Error::last_os_error()));
-    }
-    reaper.forget_folder(&making)?;
     step.done();
     Ok(())
 }

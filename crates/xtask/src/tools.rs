@@ -209,7 +209,7 @@ pub fn ensure(family: &Family) -> Result<PathBuf> {
     paths::make_private(&cache)?;
     let lock = wait_for_lock(&cache.join(format!("{}.lock", family.name)), family.name)?;
     if !ready.is_dir() {
-        build_into(family, &cache, &ready)?;
+        make_whole(&ready, |folder| compile(family, folder, download_and_count(family)?))?;
     }
     drop(lock);
     Ok(ready)
@@ -269,19 +269,27 @@ fn wait_for_lock(path: &Path, what: &str) -> Result<File> {
     Ok(file)
 }
 
-fn build_into(family: &Family, cache: &Path, ready: &Path) -> Result<()> {
-    let building = cache.join(format!(".building-{}-{}", family.name, std::process::id()));
+/// Makes the folder `ready` of the cache whole or not at all: `fill` is given an empty one beside it, which then takes its name. If
+/// another process was quicker, its folder is as good.
+///
+/// # Errors
+/// What `fill` says, or the system refuses.
+pub fn make_whole(ready: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let name = ready.file_name().unwrap_or_default().to_string_lossy();
+    let building = ready.with_file_name(format!(".building-{name}-{}", std::process::id()));
     let reaper = reaper::global()?;
     reaper.watch_folder(&building)?;
+    paths::make_private(&cache_folder()?)?;
     fs::create_dir_all(&building).map_err(Error::io(format!("make {}", building.display())))?;
-    let built = download_and_count(family)
-        .and_then(|packages| compile(family, &building, packages))
-        .and_then(|()| fs::rename(&building, ready).map_err(Error::io(format!("make {}", ready.display()))));
-    if built.is_err() {
+    let made = fill(&building).and_then(|()| match fs::rename(&building, ready) {
+        Err(error) if !ready.is_dir() => Err(Error::io(format!("make {}", ready.display()))(error)),
+        _ => Ok(()),
+    });
+    if building.is_dir() {
         fs::remove_dir_all(&building).map_err(Error::io(format!("remove {}", building.display())))?;
     }
     reaper.forget_folder(&building)?;
-    built
+    made
 }
 
 /// Resolves the build, which downloads what is missing, and returns how many packages it has.
