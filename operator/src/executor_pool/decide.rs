@@ -159,6 +159,7 @@ mod tests {
                 template: "new".into(),
                 stage,
                 established: stage != Stage::Starting,
+                runs: stage != Stage::Starting,
                 ip: None,
                 node: None,
                 deadline: None,
