@@ -57,6 +57,8 @@ pub enum Reason {
     Cancelling,
     /// The object is being deleted.
     Terminating,
+    /// The policies of the namespace cannot be read, and nothing is started without them.
+    PolicyUnavailable,
     /// The ExecutorPool that the Execution names does not exist.
     PoolNotFound,
     /// No executor of the pool answers.
@@ -195,13 +197,14 @@ impl From<bool> for ConditionStatus {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Queued,
         Self::Running,
         Self::Retrying,
         Self::Suspended,
         Self::Cancelling,
         Self::Terminating,
+        Self::PolicyUnavailable,
         Self::PoolNotFound,
         Self::NoExecutor,
         Self::ExecutorsBusy,
@@ -234,6 +237,7 @@ impl Reason {
             Self::Suspended => "Suspended",
             Self::Cancelling => "Cancelling",
             Self::Terminating => "Terminating",
+            Self::PolicyUnavailable => "PolicyUnavailable",
             Self::PoolNotFound => "PoolNotFound",
             Self::NoExecutor => "NoExecutor",
             Self::ExecutorsBusy => "ExecutorsBusy",

@@ -448,6 +448,20 @@ impl Default for ExecutorPoolStatus {
     }
 }
 
+impl Tier {
+    /// Every tier.
+    pub const ALL: [Self; 3] = [Self::T1, Self::T2, Self::T3];
+
+    /// The word in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::T1 => "T1",
+            Self::T2 => "T2",
+            Self::T3 => "T3",
+        }
+    }
+}
+
 impl DedicatedPod {
     /// The same as a pool of one pod that runs one Execution at a time.
     pub fn as_pods(&self) -> PodsSpec {

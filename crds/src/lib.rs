@@ -6,6 +6,9 @@
 //! | what they read back: [`ExecutionStatus`] | [`status`] |
 //! | a sealed proof as an object: [`ProofBundle`] | [`proof_bundle`] |
 //! | where executors are: [`ExecutorPool`] | [`executor_pool`] |
+//! | what Executions must be like: [`ExecutionPolicy`], [`ClusterExecutionPolicy`] | [`policy`] |
+//! | whether policies admit an Execution | [`admission`] |
+//! | who would create a deleted object again | [`keeper`] |
 //! | condition types and reasons | [`condition`] |
 //! | byte quantities such as `512Mi` | [`quantity`] |
 //! | spec → [`requiem_model::ExecutionRequest`] | [`convert`] |
@@ -18,6 +21,7 @@
 #![expect(clippy::duplicated_attributes, reason = "printer columns repeat the attributes of one another")]
 #![expect(unreachable_pub, reason = "the KubeSchema derive copies public structs into function bodies")]
 
+pub mod admission;
 pub mod condition;
 pub mod convert;
 pub mod definition;
@@ -25,6 +29,8 @@ pub mod execution;
 pub mod executor_pool;
 mod from_model;
 pub mod generate;
+pub mod keeper;
+pub mod policy;
 pub mod proof_bundle;
 pub mod quantity;
 pub mod reference;
@@ -34,6 +40,9 @@ pub mod status;
 
 pub use execution::{Execution, ExecutionSpec};
 pub use executor_pool::{ExecutorPool, ExecutorPoolSpec, ExecutorPoolStatus};
+pub use policy::{
+    ClusterExecutionPolicy, ClusterExecutionPolicySpec, ExecutionPolicy, ExecutionPolicySpec, PolicyRules,
+};
 pub use proof_bundle::{ProofBundle, ProofBundleSpec, ProofBundleStatus};
 pub use quantity::ByteQuantity;
 pub use status::ExecutionStatus;

@@ -8,6 +8,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
 use crate::execution::LayerRequirement;
+use crate::executor_pool::Tier;
 
 /// One path component that is not empty, `.` or `..`, in RE2, which has no look-ahead.
 const COMPONENT: &str = r"(?:[^/.]|\.[^/.]|\.\.[^/])[^/]*";
@@ -89,6 +90,55 @@ pub(crate) fn data_key(_: &mut SchemaGenerator) -> Schema {
 /// A reference to a container image.
 pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^[^\s]+$" })
+}
+
+/// Names of objects, in which `*` stands for any text.
+pub(crate) fn name_patterns(_: &mut SchemaGenerator) -> Schema {
+    patterns(253, r"^[-.*a-z0-9]+$", "A name, in which a * stands for any text.")
+}
+
+/// References to container images, in which `*` stands for any text.
+pub(crate) fn image_patterns(_: &mut SchemaGenerator) -> Schema {
+    patterns(512, r"^[^\s]+$", "An image, in which a * stands for any text.")
+}
+
+fn patterns(longest: usize, pattern: &str, description: &str) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 64,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "description": description, "type": "string", "minLength": 1, "maxLength": longest, "pattern": pattern,
+        },
+    })
+}
+
+/// A set of layers.
+pub(crate) fn layer_set(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": Layer::ALL.len(),
+        "x-kubernetes-list-type": "set",
+        "items": { "description": "The name of a layer.", "type": "string", "enum": Layer::ALL.map(Layer::name) },
+    })
+}
+
+/// A set of tiers.
+pub(crate) fn tiers(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": Tier::ALL.len(),
+        "x-kubernetes-list-type": "set",
+        "items": { "description": "A tier of pods.", "type": "string", "enum": Tier::ALL.map(Tier::as_str) },
+    })
+}
+
+/// Whether something may be asked for; without the sentence that the type would put in place of the field's own.
+pub(crate) fn permission(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["Allowed", "Forbidden"] })
 }
 
 /// A path below the kubelet's seccomp folder.

@@ -191,6 +191,8 @@ pub enum ResultReason {
     OutputMissing,
     /// The spec breaks a rule that the API server cannot check.
     InvalidSpec,
+    /// A policy does not admit it; nothing was started, or not again.
+    PolicyViolation,
     /// The executor refused the request as malformed.
     InvalidRequest,
     /// A digest that the spec names is not in the executor's store.
@@ -498,7 +500,7 @@ pub fn human_duration(milliseconds: u64) -> String {
 
 impl ResultReason {
     /// Every reason.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Succeeded,
         Self::NonZeroExit,
         Self::Signalled,
@@ -506,6 +508,7 @@ impl ResultReason {
         Self::OutOfMemory,
         Self::OutputMissing,
         Self::InvalidSpec,
+        Self::PolicyViolation,
         Self::InvalidRequest,
         Self::InputMissing,
         Self::InputCorrupt,
@@ -529,6 +532,7 @@ impl ResultReason {
             Self::OutOfMemory => "OutOfMemory",
             Self::OutputMissing => "OutputMissing",
             Self::InvalidSpec => "InvalidSpec",
+            Self::PolicyViolation => "PolicyViolation",
             Self::InvalidRequest => "InvalidRequest",
             Self::InputMissing => "InputMissing",
             Self::InputCorrupt => "InputCorrupt",

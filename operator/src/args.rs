@@ -23,6 +23,9 @@ pub struct Args {
     /// Only this namespace; all of them if absent.
     #[arg(long, env = "REQUIEM_NAMESPACE")]
     pub namespace: Option<String>,
+    /// Obey ClusterExecutionPolicies also with --namespace; without it they always are.
+    #[arg(long, env = "REQUIEM_CLUSTER_POLICIES")]
+    pub cluster_policies: bool,
     /// Client certificate shown to executors at fixed addresses, PEM.
     #[arg(long, env = "REQUIEM_TLS_CERT", requires_all = ["tls_key", "executor_ca"])]
     pub tls_cert: Option<PathBuf>,
@@ -56,6 +59,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// Whether ClusterExecutionPolicies are obeyed. Whoever watches one namespace need not have a right beyond it.
+    pub const fn obeys_cluster(&self) -> bool {
+        self.cluster_policies || self.namespace.is_none()
+    }
+
     /// The files of the operator's identity before executors at fixed addresses, if it has one.
     pub fn tls_files(&self) -> Option<TlsFiles> {
         let (cert, key) = (self.tls_cert.clone()?, self.tls_key.clone()?);
@@ -76,6 +84,15 @@ mod tests {
         assert!(error.contains("--own-namespace"), "{error}");
         assert!(parse(&["--leader-elect", "--own-namespace", "here"]).unwrap().leader_elect);
         assert!(parse(&["--lease-seconds", "2"]).is_err());
+    }
+
+    #[test]
+    fn policies_of_the_cluster_are_obeyed_unless_one_namespace_is_watched() {
+        let obeys = |words: &[&str]| {
+            Args::try_parse_from(["requiem-operator"].iter().chain(words)).unwrap().obeys_cluster()
+        };
+        assert!(obeys(&[]) && obeys(&["--namespace", "a", "--cluster-policies"]));
+        assert!(!obeys(&["--namespace", "a"]));
     }
 
     #[test]

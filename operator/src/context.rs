@@ -11,6 +11,7 @@ use crate::certificates::Certificates;
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
 use crate::execution::flights::Flights;
+use crate::execution::policy::{Policies, Reach};
 use crate::execution::tracker::Tracker;
 use crate::executor_pool::memory::Memory;
 use crate::executor_pool::observe::Pods;
@@ -31,6 +32,8 @@ pub struct Context {
     pub executions: Store<Guarded<Execution>>,
     /// Cache of pools.
     pub pools: Store<Guarded<ExecutorPool>>,
+    /// Which Executions are run at all.
+    pub policies: Policies,
     /// Executor pods.
     pub pods: Pods,
     /// Executors of every pool.
@@ -109,6 +112,20 @@ impl Context {
             let Ok(execution) = &object.0 else { continue };
             let key = Key::of(execution);
             if key.namespace == pool.namespace && execution.spec.executor.pool_ref.name == pool.name {
+                self.execution_queue.push(key);
+            }
+        }
+    }
+
+    /// Looks again at every Execution that a change of policies concerns.
+    pub fn push_executions_in(&self, reach: &Reach) {
+        for object in self.executions.state() {
+            let key = Key::of(&*object);
+            let concerned = match reach {
+                Reach::Everywhere => true,
+                Reach::Namespace(namespace) => key.namespace == *namespace,
+            };
+            if concerned {
                 self.execution_queue.push(key);
             }
         }

@@ -70,6 +70,18 @@ impl Gates {
         }
     }
 
+    /// `key` has ended and does not start any more: it stands in no line, and where it was called up the next one is.
+    pub fn forget(&self, key: &Key) {
+        let mut called = Vec::new();
+        for line in self.lock().values_mut() {
+            line.leave(key);
+            if line.called.remove(key) {
+                called.extend(line.call_up());
+            }
+        }
+        called.into_iter().for_each(|key| self.queue.push(key));
+    }
+
     /// Whether nobody waits any more; then the line is closed.
     fn closed(&self, endpoint: &Endpoint) -> bool {
         let mut lines = self.lock();
@@ -131,6 +143,26 @@ mod tests {
 
     fn endpoint() -> Endpoint {
         Endpoint { name: "a".into(), url: "https://a:1".into(), ..Endpoint::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_ended_in_line_keeps_nobody_waiting() {
+        let queue = Queue::default();
+        let (gates, at) = (Gates::new(queue.clone()), endpoint());
+        gates.refused(&at, &key("a"), None);
+        for name in ["b", "c", "d"] {
+            assert!(!gates.admits(&at, &key(name)));
+        }
+        gates.forget(&key("b"));
+        gates.room(&at);
+        assert_eq!(queue.depth(), 1);
+        // It was called up, and ended before it came.
+        gates.forget(&key("a"));
+        assert_eq!(queue.depth(), 2);
+        assert!(!gates.admits(&at, &key("d")), "d overtook");
+        assert!(gates.admits(&at, &key("c")));
+        gates.forget(&key("nobody"));
+        assert_eq!(queue.depth(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ pub struct Metrics {
     events: IntCounterVec,
     cache: IntCounterVec,
     expired: IntCounterVec,
+    policy_refusals: IntCounterVec,
     queue_depth: IntGaugeVec,
     live: IntGaugeVec,
     election: Election,
@@ -150,6 +151,12 @@ impl Metrics {
                 "Writes for ttlAfterFinished, by action.",
                 &["action"],
             )?,
+            policy_refusals: counter(
+                &registry,
+                "policy_refusals_total",
+                "Rules of policies that an Execution was refused for.",
+                &["kind", "rule"],
+            )?,
             queue_depth: gauge(&registry, "queue_depth", "Objects that wait for a worker.", &["kind"])?,
             live: gauge(&registry, "live_objects", "Objects in the cache.", &["kind"])?,
             election: Election::new(&registry)?,
@@ -204,6 +211,11 @@ impl Metrics {
     /// `ttlAfterFinished` had an Execution compacted, deleted, or observed anew.
     pub fn expired(&self, action: &str) {
         self.expired.with_label_values(&[action]).inc();
+    }
+
+    /// An Execution was refused for this rule of a policy of this kind.
+    pub fn policy_refusal(&self, kind: &str, rule: &str) {
+        self.policy_refusals.with_label_values(&[kind, rule]).inc();
     }
 
     /// The present length of a queue and of its cache.
@@ -303,6 +315,7 @@ mod tests {
         metrics.event("published");
         metrics.cache("hit");
         metrics.expired("compacted");
+        metrics.policy_refusal("ExecutionPolicy", "maxLimits");
         metrics.backlog("Execution", 1, 2);
         metrics.pod("created", "Missing");
         metrics.certificate("authority", 1);
@@ -310,7 +323,7 @@ mod tests {
         metrics.leads(true);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         let families = text.lines().filter(|line| line.starts_with("# TYPE requiem_operator_")).count();
-        assert_eq!(families, 18, "{text}");
+        assert_eq!(families, 19, "{text}");
         assert!(text.contains(
             "requiem_operator_api_writes_total{kind=\"Execution\",result=\"ok\",verb=\"update\"} 1"
         ));

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::reflector;
 use kube::{Client, Config};
+use requiem_crds::admission::Kind;
+use requiem_crds::{ClusterExecutionPolicy, ExecutionPolicy};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -17,6 +20,7 @@ use crate::context::{Context, OwnBundles, kinds};
 use crate::dispatch::{Dispatcher, Endpoint, TlsError, client_config};
 use crate::events::Events;
 use crate::execution::flights::Flights;
+use crate::execution::policy::Policies;
 use crate::execution::tracker::Tracker;
 use crate::executor_pool::memory::Memory;
 use crate::executor_pool::observe::Pods;
@@ -218,6 +222,7 @@ fn assemble(
     let context = Context {
         executions,
         pools,
+        policies: Policies::new(args.obeys_cluster()),
         pods: Pods::new(pods),
         fleet: Fleet::default(),
         memory: Memory::default(),
@@ -242,10 +247,22 @@ fn assemble(
     // It counts for no readiness: without the right to see pods everything else works.
     let apart = Watching { readiness: Readiness::waiting_for(1), ..watching.clone() };
     parts.spawn(watching::pods(apart, context.clone(), pod_cache));
+    policies(args, context.clone(), watching, parts);
     parts.spawn(watching::bundles(watching.clone(), context.clone()));
     parts.spawn(watching::ended(watching.clone(), context.clone()));
     parts.spawn(comebacks(context.clone(), back, watching.stop.clone()));
     context
+}
+
+/// Neither do these: who waits for them says so.
+fn policies(args: &Args, context: Context, watching: &Watching, parts: &mut JoinSet<()>) {
+    let apart = || Watching { readiness: Readiness::waiting_for(1), ..watching.clone() };
+    let own = apart().api();
+    parts.spawn(watching::policies::<ExecutionPolicy>(apart(), context.clone(), own));
+    if args.obeys_cluster() {
+        let all = Api::all(watching.client.clone());
+        parts.spawn(watching::policies::<ClusterExecutionPolicy>(apart(), context, all));
+    }
 }
 
 fn workers(context: &Context, concurrency: usize, stop: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
@@ -309,6 +326,9 @@ async fn sample(context: Context, mut stop: watch::Receiver<bool>) {
         metrics.backlog(kinds::ENDED, context.expiry_queue.depth(), 0);
         metrics.backlog(kinds::BUNDLE, context.bundle_queue.depth(), 0);
         metrics.backlog(kinds::POD, 0, context.pods.len());
+        for kind in [Kind::Namespaced, Kind::Cluster] {
+            metrics.backlog(kind.as_str(), 0, context.policies.len(kind));
+        }
         metrics.slots(context.fleet.all_slots());
     }
 }

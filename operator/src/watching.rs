@@ -9,6 +9,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, utils::StreamBackoff};
 use kube::{Client, Resource, ResourceExt};
+use requiem_crds::admission::Binding;
 use requiem_crds::{Execution, ExecutorPool, ProofBundle};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use crate::admin::Readiness;
 use crate::context::{Context, Guarded};
 use crate::dedicated;
 use crate::execution;
+use crate::execution::policy::Reach;
 use crate::executor_pool::pod::{EXECUTOR_NAME, NAME_LABEL};
 use crate::executor_pool::{self, observe};
 use crate::proof_bundle;
@@ -41,7 +43,8 @@ pub struct Watching {
 }
 
 impl Watching {
-    fn api<K>(&self) -> Api<K>
+    /// The objects that are watched.
+    pub fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
@@ -61,32 +64,29 @@ impl Watching {
             + Send
             + 'static,
     {
-        self.follow_or(config, on, |_| ()).await;
+        self.follow_or(self.api::<K>(), config, on, |_| false).await;
     }
 
-    /// As [`Self::follow`]; `failed` hears of errors, too.
+    /// As [`Self::follow`], of any objects. `failed` hears of errors, too; if it says so, everything is listed anew. Otherwise
+    /// a watch that was refused for a while goes on where it was, and says nothing when it does.
     async fn follow_or<K>(
         &self,
+        api: Api<K>,
         config: watcher::Config,
         mut on: impl FnMut(Event<K>),
-        mut failed: impl FnMut(&watcher::Error),
+        mut failed: impl FnMut(&watcher::Error) -> bool,
     ) where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + Debug
-            + Send
-            + 'static,
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let kind = K::kind(&());
-        let events = StreamBackoff::new(
-            watcher(self.api::<K>(), config.timeout(WATCH_SECONDS)),
-            watcher::DefaultBackoff::default(),
-        );
-        let events = events.modify(prune);
-        futures::pin_mut!(events);
+        let config = config.timeout(WATCH_SECONDS);
+        let watch = || {
+            let events = watcher(api.clone(), config.clone());
+            StreamBackoff::new(events, watcher::DefaultBackoff::default()).modify(prune)
+        };
+        let mut events = Box::pin(watch());
         let mut stop = self.stop.clone();
-        let mut filled = false;
+        let (mut filled, mut listed) = (false, false);
         loop {
             let event = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -96,13 +96,17 @@ impl Watching {
                 Some(Ok(event)) => {
                     let done = matches!(event, Event::InitDone);
                     on(event);
+                    listed |= done;
                     if done && !std::mem::replace(&mut filled, true) {
                         self.readiness.filled();
                     }
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%kind, %error, "watch is interrupted");
-                    failed(&error);
+                    // Once; what follows is retried with backoff.
+                    if failed(&error) && std::mem::take(&mut listed) {
+                        events.set(watch());
+                    }
                 }
                 None => return,
             }
@@ -221,22 +225,44 @@ pub async fn pods(watching: Watching, context: Context, mut cache: Writer<Pod>) 
         }
     };
     let failed = |error: &watcher::Error| {
-        if context.pods.failed(is_forbidden(error), &error.to_string()) {
+        let forbidden = code(error) == 403;
+        if context.pods.failed(forbidden, &error.to_string()) {
             executor_pool::pods_seen(&context);
         }
+        forbidden
     };
-    watching.follow_or(config, on, failed).await;
+    watching.follow_or(watching.api(), config, on, failed).await;
 }
 
-fn is_forbidden(error: &watcher::Error) -> bool {
-    let code = match error {
+/// Watches policies of one kind. An operator that may not see them starts nothing, and says so where something waits.
+pub async fn policies<K>(watching: Watching, context: Context, api: Api<Guarded<K>>)
+where
+    K: Binding + DeserializeOwned + Debug + Send + 'static,
+{
+    let on = |event: Event<Guarded<K>>| {
+        if let Some(reach) = context.policies.hear(event) {
+            context.push_executions_in(&reach);
+        }
+    };
+    let failed = |error: &watcher::Error| {
+        let void = [403, 404].contains(&code(error));
+        if context.policies.failed(K::KIND, void, &error.to_string()) {
+            context.push_executions_in(&Reach::Everywhere);
+        }
+        void
+    };
+    watching.follow_or(api, watcher::Config::default(), on, failed).await;
+}
+
+/// What the API server answered, if it did.
+fn code(error: &watcher::Error) -> u16 {
+    match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code,
         watcher::Error::WatchError(status) => status.code,
         _ => 0,
-    };
-    code == 403
+    }
 }
 
 /// Watches ProofBundles without a verdict. There is no cache: see [`proof_bundle`].

@@ -5,6 +5,7 @@
 #[path = "doctor.rs"]
 mod doctor;
 mod fences;
+mod policy_specs;
 #[path = "pools.rs"]
 mod pools;
 
@@ -26,6 +27,8 @@ use requiem_crds::{Execution, ExecutionSpec, ExecutionStatus, ProofBundle, defin
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+const KINDS: [&str; 5] =
+    ["Execution", "ProofBundle", "ExecutorPool", "ExecutionPolicy", "ClusterExecutionPolicy"];
 const VARIABLE: &str = "REQUIEM_TEST_KUBECONFIG";
 const MANAGER: &str = "requiem-tests";
 const DIGEST: &str = "blake3:00000000000000000000000000000000000000000000000000000000000000aa";
@@ -59,11 +62,12 @@ async fn the_server_accepts_the_definitions_without_a_warning() {
 async fn every_field_is_explained() {
     let cluster = Cluster::start().await;
     let document = cluster.published_openapi().await;
-    for kind in ["Execution", "ProofBundle", "ExecutorPool"] {
+    for kind in KINDS {
         let schemas = document["components"]["schemas"].as_object().unwrap();
         let (_, root) = schemas.iter().find(|(name, _)| name.ends_with(&format!("v1alpha1.{kind}"))).unwrap();
-        for part in ["spec", "status"] {
-            let fields = explained(&format!("{kind}.{part}"), &root["properties"][part]);
+        let parts = if kind.ends_with("Policy") { &["spec"][..] } else { &["spec", "status"] };
+        for part in parts {
+            let fields = explained(&format!("{kind}.{part}"), &root["properties"][*part]);
             assert!(fields > 0, "{kind}.{part} has no fields");
         }
     }
@@ -460,6 +464,8 @@ async fn the_operator_has_the_rights_it_needs_and_no_other() {
         ("update", requiem, "executorpools", "status"),
         ("create", requiem, "proofbundles", ""),
         ("delete", requiem, "executions", ""),
+        ("watch", requiem, "executionpolicies", ""),
+        ("list", requiem, "clusterexecutionpolicies", ""),
         ("create", "events.k8s.io", "events", ""),
         ("watch", "", "pods", ""),
         ("create", "", "pods", ""),
@@ -476,6 +482,9 @@ async fn the_operator_has_the_rights_it_needs_and_no_other() {
         ("create", requiem, "executions", ""),
         ("patch", requiem, "proofbundles", ""),
         ("delete", requiem, "proofbundles", ""),
+        ("update", requiem, "executionpolicies", ""),
+        ("create", requiem, "clusterexecutionpolicies", ""),
+        ("delete", requiem, "clusterexecutionpolicies", ""),
         ("get", "", "secrets", ""),
         ("list", "", "secrets", ""),
         ("get", "", "configmaps", ""),
@@ -558,12 +567,19 @@ impl Cluster {
 
     /// What `kubectl apply --dry-run=server` does, with its refusal of unknown fields.
     async fn dry_run(&self, kind: &str, object: Value) -> Result<Value, String> {
-        let plural = format!("{}s", kind.to_lowercase());
-        let path = format!("/apis/requiem.dev/v1alpha1/namespaces/{}/{plural}", self.namespace);
+        let path = match kind {
+            "ClusterExecutionPolicy" => "/apis/requiem.dev/v1alpha1/clusterexecutionpolicies".to_owned(),
+            "ExecutionPolicy" => self.path("executionpolicies"),
+            kind => self.path(&format!("{}s", kind.to_lowercase())),
+        };
         let params = PostParams { dry_run: true, ..PostParams::default() };
         let mut request = Request::new(path).create(&params, serde_json::to_vec(&object).unwrap()).unwrap();
         *request.uri_mut() = format!("{}&fieldValidation=Strict", request.uri()).parse().unwrap();
         self.client.request(request).await.map_err(text)
+    }
+
+    fn path(&self, plural: &str) -> String {
+        format!("/apis/requiem.dev/v1alpha1/namespaces/{}/{plural}", self.namespace)
     }
 
     async fn raw(&self, name: &str) -> Value {
@@ -586,8 +602,7 @@ impl Cluster {
         loop {
             let request = Request::new("/openapi/v3/apis/requiem.dev").get("v1alpha1", &GetParams::default());
             let document: Value = self.client.request(request.unwrap()).await.unwrap_or_default();
-            let kinds = ["Execution", "ProofBundle", "ExecutorPool"];
-            if kinds.iter().all(|kind| document.to_string().contains(&format!("v1alpha1.{kind}\""))) {
+            if KINDS.iter().all(|kind| document.to_string().contains(&format!("v1alpha1.{kind}\""))) {
                 return document;
             }
             assert!(Instant::now() < deadline, "no schema was published");

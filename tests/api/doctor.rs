@@ -107,7 +107,7 @@ fn the_doctor_finds_what_is_wrong_with_a_cluster() {
     ward.kubectl(&["delete", "crd", "executions.requiem.dev"]);
     let execution = requiem_crds::definition::all().into_iter().next().unwrap();
     ward.apply(&serde_json::to_value(execution).unwrap());
-    ward.expect(&["DefinitionMissing", "DefinitionMissing"]);
+    ward.expect(&["DefinitionMissing"; 4]);
     ward.cluster.access().install_definitions().unwrap();
     ward.expect(&["NoPool"]);
     ward.apply(&json!({

@@ -77,7 +77,7 @@ fn every_status_that_can_be_written_reads_right() {
                 verdict: None,
                 endpoint: None,
             };
-            let settled = Settled { end, bundle: None, recalled: None, cache: None };
+            let settled = Settled { end, bundle: None, recalled: None, cache: None, violations: vec![] };
             let running = statuses[1].1.clone();
             let done = report::terminal(&settled, &running, &scene(deleting));
             statuses.push((deleting, report::compacted(&done, None, &scene(deleting))));

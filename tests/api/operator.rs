@@ -12,6 +12,7 @@ mod election;
 mod expiry;
 mod health;
 mod judges;
+mod policies;
 mod puppet;
 
 use std::collections::BTreeMap;
@@ -51,6 +52,8 @@ struct Rig {
     executions: Api<Execution>,
     bundles: Api<ProofBundle>,
     pools: Api<ExecutorPool>,
+    kubeconfig: PathBuf,
+    cluster_policies: bool,
     stop: watch::Sender<bool>,
     operator: JoinSet<()>,
 }
@@ -89,6 +92,8 @@ impl Rig {
             client,
             namespace,
             pki,
+            kubeconfig: std::env::var_os("REQUIEM_TEST_KUBECONFIG").map(PathBuf::from).unwrap(),
+            cluster_policies: false,
             stop: watch::channel(false).0,
             operator: JoinSet::new(),
         };
@@ -99,9 +104,10 @@ impl Rig {
     async fn start_operator(&mut self) {
         let files = self.pki.operator();
         let args = Args {
-            kubeconfig: std::env::var_os("REQUIEM_TEST_KUBECONFIG").map(PathBuf::from),
+            kubeconfig: Some(self.kubeconfig.clone()),
             context: None,
             namespace: Some(self.namespace.clone()),
+            cluster_policies: self.cluster_policies,
             tls_cert: Some(files.cert),
             tls_key: Some(files.key),
             executor_ca: Some(files.executor_ca),

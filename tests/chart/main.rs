@@ -20,9 +20,10 @@ const CHART_LABELS: [&str; 4] = [
 ];
 
 /// The chart in every shape that changes what is rendered; `NS` is the namespace of the test.
-const SHAPES: [(&str, &[&str]); 8] = [
+const SHAPES: [(&str, &[&str]); 9] = [
     ("default", &[]),
     ("namespaced", &["watchNamespace=NS", "rbac.aggregate=false"]),
+    ("namespaced-policies", &["watchNamespace=NS", "clusterPolicies=true"]),
     ("replicas", &["replicas=2", "operator.adminAddress=::"]),
     ("pool", &["pool.create=true", "pool.workloadImage=busybox:1", "pool.store.emptyDir.sizeLimit=1Gi"]),
     (
@@ -258,7 +259,33 @@ fn one_namespace_needs_no_right_in_another() -> Result<(), Failure> {
         .iter()
         .find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "requiem-operator");
     let (role, cluster) = (role.ok_or("no Role")?, cluster.ok_or("no ClusterRole")?);
-    assert_eq!(role["rules"], cluster["rules"]);
+    // What no Role can give; an operator of one namespace does not ask for it.
+    let beyond = json!(["clusterexecutionpolicies"]);
+    let rules = cluster["rules"].as_array().ok_or("no rules")?;
+    let within: Vec<&Value> = rules.iter().filter(|rule| rule["resources"] != beyond).collect();
+    assert_eq!(within.len() + 1, rules.len());
+    assert_eq!(role["rules"], json!(within));
+    Ok(())
+}
+
+#[test]
+fn one_namespace_may_be_bound_by_policies_of_the_cluster() -> Result<(), Failure> {
+    let beyond = |values: &[&str]| -> Result<(Vec<Value>, bool), Failure> {
+        let objects = documents(&rendered("requiem-system", values)?)?;
+        let roles = objects.iter().filter(|object| object["kind"] == "ClusterRole");
+        let rules = roles.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default()).collect();
+        Ok((rules, json!(objects).to_string().contains("\"--cluster-policies\"")))
+    };
+    let within = ["watchNamespace=team", "rbac.aggregate=false"];
+    assert_eq!(beyond(&within)?, (vec![], false));
+    let read = json!({
+        "apiGroups": ["requiem.dev"], "resources": ["clusterexecutionpolicies"], "verbs": ["get", "list", "watch"],
+    });
+    assert_eq!(beyond(&[within[0], within[1], "clusterPolicies=true"])?, (vec![read], true));
+    // An operator of all namespaces obeys them anyway, by the role that it has.
+    let (plain, told) =
+        (rendered("requiem-system", &[])?, rendered("requiem-system", &["clusterPolicies=true"])?);
+    assert_eq!(plain, told);
     Ok(())
 }
 

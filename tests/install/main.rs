@@ -29,6 +29,8 @@ const TEAM: &str = "trial-team";
 const NODES: &str = "trial-nodes";
 /// Executions that are at work while the release is upgraded: four times what fits at once.
 const WORK: usize = 16;
+/// Definitions that the previous chart has not.
+const POLICIES: [&str; 2] = ["executionpolicies", "clusterexecutionpolicies"];
 /// Samples that need nothing but a shell.
 const SAMPLES: [&str; 4] = ["hello", "outputs", "stdin", "policy"];
 
@@ -108,6 +110,7 @@ fn a_release_from_its_installation_to_its_end() -> Result<(), Failure> {
     let before = traces()?;
     let said = release_of(PREVIOUS, "install", &[])?;
     assert!(said.contains("helm -n trial-system test trial --logs"), "{said}");
+    todays_operator_may_read_policies()?;
     the_previous_chart_gives_way()?;
     // Helm waited for the pool too: nothing is left to wait for.
     in_team(&["wait", "--for=condition=Ready", "--timeout=1s", "executorpool/default"])?;
@@ -118,6 +121,22 @@ fn a_release_from_its_installation_to_its_end() -> Result<(), Failure> {
     a_rollback_is_as_before()?;
     uninstalled(&before)?;
     page::is_followed()
+}
+
+/// The previous chart runs today's operator, which starts nothing without policies; its own operator knew of none.
+fn todays_operator_may_read_policies() -> Result<(), Failure> {
+    for plural in POLICIES {
+        let file = format!("config/crd/{plural}.requiem.dev.yaml");
+        kubectl(&["apply", "--server-side", "--filename", &file])?;
+        let definition = format!("crd/{plural}.requiem.dev");
+        kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &definition])?;
+    }
+    let kinds = POLICIES.map(|plural| format!("--resource={plural}.requiem.dev"));
+    let role = ["create", "clusterrole", "trial-policies", "--verb=get,list,watch", &kinds[0], &kinds[1]];
+    kubectl(&role)?;
+    let account = format!("--serviceaccount={HOME}:trial-requiem-operator");
+    kubectl(&["create", "clusterrolebinding", "trial-policies", "--clusterrole=trial-policies", &account])?;
+    Ok(())
 }
 
 fn samples_succeed() -> Result<(), Failure> {
@@ -281,7 +300,10 @@ fn uninstalled(before: &BTreeSet<String>) -> Result<(), Failure> {
         "executions.requiem.dev",
         "proofbundles.requiem.dev",
         "executorpools.requiem.dev",
+        "executionpolicies.requiem.dev",
+        "clusterexecutionpolicies.requiem.dev",
     ])?;
+    kubectl(&["delete", "clusterrole/trial-policies", "clusterrolebinding/trial-policies"])?;
     kubectl(&["delete", "namespace", HOME, TEAM, NODES, "--timeout=90s"])?;
     Ok(())
 }

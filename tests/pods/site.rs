@@ -75,6 +75,7 @@ impl Site {
         let statuses = kinds.map(|kind| format!("{kind}/status"));
         let rules = json!([
             {"apiGroups": ["requiem.dev"], "resources": kinds, "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["requiem.dev"], "resources": ["executionpolicies"], "verbs": ["get", "list", "watch"]},
             {"apiGroups": ["requiem.dev"], "resources": statuses, "verbs": ["update"]},
             {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["requiem-executor-tls"], "verbs": ["create", "patch"]},
         ]);

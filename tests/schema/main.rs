@@ -16,6 +16,7 @@ const SHAPES: [&[&str]; 3] = [
     &[
         "replicas=2",
         "watchNamespace=team",
+        "clusterPolicies=true",
         "pool.create=true",
         "pool.workloadImage=busybox:1",
         "profileInstaller.enabled=true",

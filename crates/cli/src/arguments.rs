@@ -41,6 +41,9 @@ pub(crate) enum Command {
     /// Compare runs.
     #[command(subcommand)]
     Drift(Drift),
+    /// Ask policies.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Say what this machine can do: versions, sandbox layers by a real probe, the store.
     Health(StoreArguments),
     /// Look for what is wrong with this machine, its store and a cluster, and say what to do.
@@ -103,6 +106,12 @@ pub(crate) enum Sandbox {
 pub(crate) enum Drift {
     /// Say in which items two runs, or two folders of them, differ.
     Analyze(DriftAnalyze),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Say whether policies admit Executions, before they are created; asks no cluster.
+    Check(PolicyCheck),
 }
 
 #[derive(Debug, Subcommand)]
@@ -361,6 +370,19 @@ pub(crate) struct DriftAnalyze {
     pub(crate) a: PathBuf,
     /// The same, to compare it with.
     pub(crate) b: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyCheck {
+    /// Executions as YAML or JSON, also several in one file or a List of kubectl; - reads standard input.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// ExecutionPolicies and ClusterExecutionPolicies, in the same forms.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(crate) policies: Vec<PathBuf>,
+    /// Namespace of what names none.
+    #[arg(long, short, value_name = "NAME", default_value = "default")]
+    pub(crate) namespace: String,
 }
 
 #[derive(Debug, Args)]

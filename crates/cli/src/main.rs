@@ -15,6 +15,7 @@ mod document;
 mod error;
 mod interrupt;
 mod layers;
+mod manifest;
 mod meter;
 mod named;
 mod pairs;

@@ -82,6 +82,15 @@ impl Judged {
     }
 }
 
+fn policies(it: &mut Judged) {
+    let [team, refused, admitted] = ["team", "refused", "admitted"].map(|name| {
+        let path = repository(&format!("config/samples/policies/{name}.yaml"));
+        path.canonicalize().unwrap().display().to_string()
+    });
+    it.check("policy-check", 0, &["policy", "check", &admitted, "--policies", &team]);
+    it.check("policy-check", 1, &["policy", "check", &refused, "--policies", &team]);
+}
+
 #[test]
 fn every_output_is_what_its_schema_says() {
     let desk = Desk::new();
@@ -138,6 +147,7 @@ fn every_output_is_what_its_schema_says() {
     it.check("health", healthy, &["health"]);
     it.check("drift-analyze", 0, &["drift", "analyze", "result.json", "proof.json"]);
     it.check("drift-analyze", 1, &["drift", "analyze", "result.json", "killed.json"]);
+    policies(it);
     let well = it.desk.requiem(&["doctor"]).code;
     it.check("doctor", well, &["doctor"]);
     std::fs::set_permissions(

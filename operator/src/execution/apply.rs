@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use requiem_crds::admission::{self, Violation};
 use requiem_crds::condition::Reason;
 use requiem_crds::execution::CacheMode;
 use requiem_crds::status::{CacheStatus, ResultReason};
@@ -11,6 +12,7 @@ use requiem_model::attempt::AttemptState;
 use super::decide::{Final, Progress, Proof, Step};
 use super::flights::Turn;
 use super::follow::{self, Followed};
+use super::policy::Admission;
 use super::recall::{self, Recalled};
 use super::tracker::Place;
 use super::validate::{Plan, wants_end};
@@ -52,6 +54,8 @@ pub struct Settled {
     pub recalled: Option<Box<Recalled>>,
     /// Whether an answer was asked for, and found.
     pub cache: Option<CacheStatus>,
+    /// Rules of policies that ended it.
+    pub violations: Vec<Violation>,
 }
 
 /// Why a step could not be done; it will be tried again.
@@ -89,6 +93,7 @@ pub async fn apply(context: &Context, plan: &Plan, step: Step) -> Result<Applied
             let verdict = Verdict::Again(again);
             Ok(report.map_or(Applied::Rest(verdict), |report| Applied::Report(report, verdict)))
         }
+        Step::Refuse { attempts, violations } => Ok(refuse(plan, attempts, violations)),
         Step::Finish(end) => finish(context, plan, *end).await,
     }
 }
@@ -194,7 +199,7 @@ fn answered(recalled: Recalled) -> Settled {
         endpoint: None,
     };
     let cache = Some(CacheStatus { hit: true, original: Some(original) });
-    Settled { end, bundle: None, recalled: Some(Box::new(recalled)), cache }
+    Settled { end, bundle: None, recalled: Some(Box::new(recalled)), cache, violations: vec![] }
 }
 
 /// Somebody else runs the same. Said after a while only: most of what is waited for is over sooner.
@@ -228,6 +233,10 @@ async fn start(
         context.gates.room(&endpoint);
         return Ok(Applied::Rest(Verdict::Done));
     }
+    if is_unadmitted(context, plan, &endpoint) {
+        context.gates.room(&endpoint);
+        return Ok(Applied::Again);
+    }
     context.tracker.with(&plan.uid, |live| live.place = Place::Sent(endpoint.clone()));
     match context.dispatcher.start(&endpoint, &plan.start(attempt), START_WAIT).await {
         Ok(state) => {
@@ -257,6 +266,13 @@ async fn start(
             Ok(refused(plan, attempt, &error))
         }
     }
+}
+
+/// Whether policies have come to refuse a start since it was decided. One that was sent before is only repeated.
+fn is_unadmitted(context: &Context, plan: &Plan, endpoint: &Endpoint) -> bool {
+    let sent = Place::Sent(endpoint.clone());
+    let repeated = context.tracker.with(&plan.uid, |live| live.place == sent);
+    repeated != Some(true) && context.policies.judge(plan) != Admission::Admitted
 }
 
 /// Whether the object is over, gone or changed, though the cache does not know yet. Asked only when the
@@ -331,6 +347,19 @@ fn advance(context: &Context, plan: &Plan, attempt: u32, lost: bool, wait: Durat
     )
 }
 
+/// Nothing more will run: the end without a proof.
+fn refuse(plan: &Plan, attempts: u32, violations: Vec<Violation>) -> Applied {
+    let end = Final {
+        result: ResultReason::PolicyViolation,
+        message: admission::told(&violations, attempts),
+        attempts,
+        proof: None,
+        verdict: None,
+        endpoint: None,
+    };
+    Applied::End(Box::new(Settled { end, bundle: None, recalled: None, cache: unanswered(plan), violations }))
+}
+
 /// Publishes the proof where that is wanted, so that the status can name it.
 async fn finish(context: &Context, plan: &Plan, end: Final) -> Result<Applied, ApplyError> {
     if let Some(code) = end.verdict {
@@ -346,9 +375,13 @@ async fn finish(context: &Context, plan: &Plan, end: Final) -> Result<Applied, A
         },
         _ => None,
     };
-    let asked = plan.cache != CacheMode::Never;
-    let cache = asked.then_some(CacheStatus { hit: false, original: None });
-    Ok(Applied::End(Box::new(Settled { end, bundle, recalled: None, cache })))
+    let cache = unanswered(plan);
+    Ok(Applied::End(Box::new(Settled { end, bundle, recalled: None, cache, violations: vec![] })))
+}
+
+/// What an end says of an answer that was asked for, and not found.
+fn unanswered(plan: &Plan) -> Option<CacheStatus> {
+    (plan.cache != CacheMode::Never).then_some(CacheStatus { hit: false, original: None })
 }
 
 async fn publish(context: &Context, plan: &Plan, proof: &Proof) -> Result<Published, ApiError> {

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use requiem_crds::admission::Violation;
 use requiem_crds::condition::Reason;
 use requiem_crds::execution::CacheMode;
 use requiem_crds::status::ResultReason;
@@ -16,6 +17,7 @@ use requiem_model::{Failure, FailureReason, Outcome};
 use requiem_proof::Verified;
 
 use super::judge::judge;
+use super::policy::Admission;
 use super::tracker::{Known, Place};
 use super::validate::Plan;
 use crate::backoff;
@@ -61,6 +63,8 @@ pub struct Observed {
     pub pool: Pool,
     /// The pod of this attempt, if it is to have one of its own.
     pub own: Option<Own>,
+    /// What policies say; asked before a start only.
+    pub admission: Admission,
     /// What this process knows.
     pub known: Known,
     /// Endpoints that do not answer, of those that matter here.
@@ -130,6 +134,13 @@ pub enum Step {
         wait: Duration,
         /// Why the last one is of no use.
         why: String,
+    },
+    /// Policies do not admit it: say so, for good.
+    Refuse {
+        /// Attempts so far.
+        attempts: u32,
+        /// What is against it.
+        violations: Vec<Violation>,
     },
     /// Nothing can be done now.
     Hold {
@@ -216,8 +227,11 @@ fn begin(plan: &Plan, seen: &Observed) -> Step {
     if plan.suspend {
         return suspended(seen);
     }
-    if plan.cache == CacheMode::Use && !seen.known.unanswered {
-        return Step::Recall;
+    match unadmitted(seen) {
+        None if plan.cache == CacheMode::Use && !seen.known.unanswered => return Step::Recall,
+        Some(step) if !may_run(seen) => return step,
+        // It may have been admitted once and run now; what holds it below holds it until that is known.
+        None | Some(_) => {}
     }
     let candidates = match &seen.pool {
         Pool::Executors(candidates) => candidates,
@@ -245,6 +259,23 @@ fn begin(plan: &Plan, seen: &Observed) -> Step {
         Some(outage) => away(seen, outage),
         None => nobody_takes(plan, seen, candidates),
     }
+}
+
+/// What policies have against a start, if anything.
+fn unadmitted(seen: &Observed) -> Option<Step> {
+    match &seen.admission {
+        Admission::Admitted => None,
+        Admission::Unlisted => Some(Step::Hold { report: None, again: FALLBACK }),
+        Admission::Unavailable(why) => Some(hold(seen, Reason::PolicyUnavailable, why.clone())),
+        Admission::Refused(violations) => {
+            Some(Step::Refuse { attempts: begun(seen), violations: violations.clone() })
+        }
+    }
+}
+
+/// Whether somebody may have the attempt who cannot be asked now.
+fn may_run(seen: &Observed) -> bool {
+    seen.known.place == Place::Unknown && seen.own != Some(Own::Missing)
 }
 
 /// What comes before the start in a pod of its own; nothing when it serves.
@@ -487,9 +518,13 @@ fn hold(seen: &Observed, reason: Reason, message: String) -> Step {
 }
 
 fn progress(seen: &Observed, reason: Reason, message: String) -> Progress {
-    // An attempt that nobody has is not counted yet.
+    Progress { reason, message, attempts: begun(seen) }
+}
+
+/// Attempts so far. One that nobody has is not counted yet.
+fn begun(seen: &Observed) -> u32 {
     let begun = matches!(seen.known.place, Place::At(..) | Place::Sent(_));
-    Progress { reason, message, attempts: seen.known.attempt.saturating_sub(u32::from(!begun)) }
+    seen.known.attempt.saturating_sub(u32::from(!begun))
 }
 
 fn standing<'a>(seen: &'a Observed, endpoint: &Endpoint) -> Standing<'a> {
@@ -546,6 +581,7 @@ mod tests {
             Step::Make { attempt } => format!("make the pod of {attempt}"),
             Step::Greet { endpoint, .. } => format!("greet {}", endpoint.name),
             Step::Cancel { attempt, endpoint } => format!("cancel {attempt} on {}", endpoint.name),
+            Step::Refuse { attempts, .. } => format!("refuse after {attempts}"),
             Step::Follow { attempt, report: said, .. } => format!("follow {attempt}: {}", report(said)),
             Step::Advance { attempt, lost, .. } => format!("advance to {attempt}, lost {lost}"),
             Step::Hold { report: said, .. } => format!("hold: {}", report(said)),
@@ -611,6 +647,57 @@ mod tests {
         check(&Place::Unknown, USE, "ask a about 1");
         check(&Place::Sent(endpoint("a")), USE, "start 1 on a");
         check(&at(AttemptState::Running), USE, "follow 1: Running after 1");
+    }
+
+    #[test]
+    fn policies_are_asked_before_a_start_and_never_afterwards() {
+        use requiem_crds::admission::Kind;
+        let refused = || {
+            let rule = Violation {
+                kind: Kind::Namespaced,
+                policy: "p".into(),
+                rule: "pools",
+                message: "why".into(),
+            };
+            Admission::Refused(vec![rule])
+        };
+        let blind = Admission::Unavailable("why".into());
+        let step = |admission: &Admission, place: Place, change: Change| {
+            let (mut plan, mut seen) = (planned(), observed(place));
+            seen.admission = admission.clone();
+            change(&mut plan, &mut seen);
+            words(&next(&plan, &seen))
+        };
+        for change in [NO_CHANGE, NO_POOL, NO_ENDPOINTS, |plan, _| plan.cache = CacheMode::Use] {
+            let step = |admission: &Admission| step(admission, Place::Nowhere, change);
+            assert_eq!(step(&refused()), "refuse after 0");
+            assert_eq!(step(&blind), "hold: PolicyUnavailable after 0");
+            assert_eq!(step(&Admission::Unlisted), "hold: silent");
+        }
+        assert_eq!(step(&refused(), Place::Nowhere, CANCEL), "finish Cancelled after 1, kept");
+        assert_eq!(step(&refused(), Place::Nowhere, SUSPEND), "hold: Suspended after 0");
+        assert_eq!(step(&refused(), Place::Nowhere, |_, seen| seen.known.attempt = 2), "refuse after 1");
+        let missing: Change = |_, seen| (seen.own, seen.pool) = (Some(Own::Missing), Pool::Executors(vec![]));
+        assert_eq!(step(&refused(), Place::Nowhere, missing), "refuse after 0");
+        assert_eq!(step(&refused(), Place::Unknown, missing), "refuse after 0");
+        // A start that was sent to an executor which has left its pool would be another start.
+        let replaced: Change = |_, seen| seen.pool = Pool::Executors(vec![candidate("b")]);
+        assert_eq!(step(&refused(), Place::Sent(endpoint("a")), replaced), "refuse after 1");
+        // Somebody has it, or may have it: it was admitted when that began.
+        for admission in [&refused(), &blind, &Admission::Unlisted] {
+            let step = |place, change| step(admission, place, change);
+            assert_eq!(step(at(AttemptState::Running), NO_CHANGE), "follow 1: Running after 1");
+            assert_eq!(step(Place::Sent(endpoint("a")), NO_CHANGE), "start 1 on a");
+            assert_eq!(step(Place::Unknown, NO_CHANGE), "ask a about 1");
+            assert_eq!(step(Place::Unknown, NO_POOL), "hold: PoolNotFound after 0");
+            assert_eq!(step(Place::Unknown, NO_ENDPOINTS), "hold: NoEndpoints after 0");
+            let starting: Change = |_, seen| {
+                (seen.own, seen.pool) = (Some(Own::Starting(None)), Pool::Executors(vec![]));
+            };
+            assert_eq!(step(Place::Unknown, starting), "hold: PodStarting after 0");
+            let use_it: Change = |plan, seen| (plan.cache = CacheMode::Use, NO_POOL(plan, seen)).1;
+            assert_eq!(step(Place::Unknown, use_it), "hold: PoolNotFound after 0");
+        }
     }
 
     #[test]

@@ -17,8 +17,8 @@ use kube::ResourceExt;
 use requiem_crds::Execution;
 use requiem_crds::condition::ConditionType;
 use requiem_crds::execution::TtlAction;
+use requiem_crds::keeper::{self, Keeper};
 
-use super::keeper::{self, Keeper};
 use super::report;
 use crate::context::{Context, Guarded, kinds};
 use crate::kubeapi::ApiError;

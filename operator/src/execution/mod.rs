@@ -18,8 +18,8 @@ pub mod expire;
 pub mod flights;
 pub mod follow;
 pub mod judge;
-pub mod keeper;
 pub mod observe;
+pub mod policy;
 pub mod recall;
 pub mod report;
 #[cfg(test)]
@@ -147,17 +147,21 @@ async fn conclude(
             return Err(error.into());
         }
     };
-    let Settled { end, bundle, recalled, .. } = settled;
+    let Settled { end, bundle, recalled, violations, .. } = settled;
     context.tracker.with(&plan.uid, |live| live.place = tracker::Place::Finished);
     if written == Written::Yes {
         let took = seen.map(|seen| seen.elapsed()).unwrap_or_default();
         announce(context, object, end.result, &end.message, took);
+        for violation in &violations {
+            context.metrics.policy_refusal(violation.kind.as_str(), violation.rule);
+        }
     }
     if let Some(endpoint) = end.endpoint {
         context.gates.room(&endpoint);
         let orphan = Orphan { endpoint, uid: plan.uid.clone(), attempt: end.attempts };
         tokio::spawn(release(context.clone(), Some(orphan), plan.clone()));
     } else if end.result != ResultReason::ProofRejected {
+        context.gates.forget(&plan.key);
         // The journal of an executor whose proof was refused is evidence, and stays with its pod.
         tokio::spawn(release(context.clone(), None, plan.clone()));
     }
@@ -262,7 +266,7 @@ pub fn seen(context: &Context, object: &Guarded<Execution>, live: bool) {
 pub fn enlist(context: &Context, object: &Guarded<Execution>) {
     let Ok(execution) = &object.0 else { return };
     // Whoever does not ask for it pays no more than this.
-    if validate::cache_mode(execution) != CacheMode::Use {
+    if requiem_crds::keeper::cache_mode(execution) != CacheMode::Use {
         return;
     }
     let Ok(plan) = validate::plan(execution) else { return };

@@ -40,7 +40,8 @@ pub fn observe(context: &Context, plan: &Plan) -> Option<Observed> {
         Some(_) => of_own_pod(context, plan, &known),
     };
     let outages = outages(context, &pool, &known);
-    Some(Observed { pool, own, known, outages, last_word })
+    let admission = context.policies.judge(plan);
+    Some(Observed { pool, own, admission, known, outages, last_word })
 }
 
 /// The executor in the pod of this attempt, if it has served; how far the pod is; what it says of its end.

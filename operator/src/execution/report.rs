@@ -10,13 +10,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use requiem_crds::condition::{ConditionStatus, ConditionType, Reason, Wanted, conditions};
+use requiem_crds::keeper::Keeper;
 use requiem_crds::status::{EngineStatus, ProofBundleRef, ResultReason, StreamStatus};
 use requiem_crds::{Execution, ExecutionStatus};
 use requiem_proof::Verified;
 
 use super::apply::Settled;
 use super::decide::Progress;
-use super::keeper::Keeper;
 use super::validate::InvalidSpec;
 use crate::context::Context;
 use crate::kubeapi::ApiError;
@@ -92,7 +92,7 @@ pub fn unfinished(progress: &Progress, previous: &ExecutionStatus, scene: &Scene
 
 /// The status of an Execution that is over.
 pub fn terminal(settled: &Settled, previous: &ExecutionStatus, scene: &Scene) -> ExecutionStatus {
-    let Settled { end, bundle, recalled, cache } = settled;
+    let Settled { end, bundle, recalled, cache, violations: _ } = settled;
     let mut status = ended(end.result, &end.message, previous, scene);
     status.attempts = previous.attempts.max(end.attempts);
     status.cache = cache.clone();
@@ -325,13 +325,13 @@ mod tests {
             proof: Some(Proof { verified, sealed }),
             endpoint: None,
         };
-        Settled { end, bundle: None, recalled: None, cache: None }
+        Settled { end, bundle: None, recalled: None, cache: None, violations: vec![] }
     }
 
     fn without_proof(result: ResultReason) -> Settled {
         let end =
             Final { result, message: "why".into(), attempts: 2, proof: None, verdict: None, endpoint: None };
-        Settled { end, bundle: None, recalled: None, cache: None }
+        Settled { end, bundle: None, recalled: None, cache: None, violations: vec![] }
     }
 
     fn progress(reason: Reason) -> ExecutionStatus {
@@ -468,6 +468,7 @@ mod tests {
             bundle: None,
             recalled: Some(Box::new(Recalled { original: original.clone(), verified: verified.clone() })),
             cache: Some(CacheStatus { hit: true, original: Some(original) }),
+            violations: vec![],
         };
         let status = terminal(&hit, &ExecutionStatus::default(), &at(1, 2));
         assert_eq!((status.attempts, status.exit_code), (0, Some(0)));

@@ -8,6 +8,7 @@ use requiem_model::{BlobDigest, Layer, Outcome, RelPath, SandboxReport, confiden
 use requiem_proof::{BundleBody, Engine, ExecutionFacts, ExecutorClaim, RunClaims, SCHEMA, seal};
 
 use super::decide::{Observed, Pool};
+use super::policy::Admission;
 use super::tracker::{Known, Place};
 use super::validate::{Plan, plan};
 use crate::dispatch::Endpoint;
@@ -49,6 +50,7 @@ pub(crate) fn observed(place: Place) -> Observed {
     Observed {
         pool: Pool::Executors(vec![candidate("a")]),
         own: None,
+        admission: Admission::Admitted,
         known,
         outages: vec![],
         last_word: None,

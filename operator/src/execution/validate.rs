@@ -2,15 +2,16 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
+use requiem_crds::admission::Asked;
 use requiem_crds::condition::ConditionType;
 use requiem_crds::execution::{CacheMode, Publish, Retention};
 use requiem_crds::executor_pool::DedicatedPod;
+use requiem_crds::keeper::{self, cache_mode};
 use requiem_crds::{Execution, convert};
 use requiem_model::attempt::{Identity, StartAttempt};
 use requiem_model::{ExecutionRequest, RequestDigest};
 
 use super::flights::Route;
-use super::keeper;
 use crate::queue::Key;
 
 /// Everything that decisions about one Execution need from its object.
@@ -103,6 +104,18 @@ impl Plan {
         }
     }
 
+    /// What policies are asked about it.
+    pub fn asked(&self) -> Asked<'_> {
+        Asked {
+            namespace: &self.key.namespace,
+            pool: &self.pool.name,
+            pod: self.pod.as_ref(),
+            request: &self.request,
+            cache: self.cache,
+            publish: self.publish,
+        }
+    }
+
     /// The flight of those that may answer one another; `None` if its result answers nobody.
     pub fn route(&self) -> Option<Route> {
         let answers = self.cache != CacheMode::Never && self.publish;
@@ -122,16 +135,6 @@ impl Plan {
 /// Whether `object` is to end: cancelled, or being deleted while somebody's finalizer holds it.
 pub fn wants_end(object: &Execution) -> bool {
     object.spec.cancel || object.metadata.deletion_timestamp.is_some()
-}
-
-/// Whether an earlier result may answer `object`. What a GitOps tool creates again is the same wish, not a new one. Values
-/// that a Secret holds may have changed, which no digest tells: then nothing answers.
-pub fn cache_mode(object: &Execution) -> CacheMode {
-    if object.spec.env.iter().any(|var| var.value_from.is_some()) {
-        return CacheMode::Never;
-    }
-    let default = || keeper::of(&object.metadata).map_or(CacheMode::Never, |_kept_by_a_tool| CacheMode::Use);
-    object.spec.cache.unwrap_or_else(default)
 }
 
 /// Not blocking: an owner reference that blocks needs rights on finalizers.

@@ -18,6 +18,7 @@ mod exec_replay;
 mod exec_run;
 mod health;
 mod man;
+mod policy_check;
 mod proof_generate;
 mod proof_prove;
 mod proof_show;
@@ -28,7 +29,7 @@ mod sandbox_probe;
 mod schema;
 mod version;
 
-use crate::arguments::{Cas, Command, Digest, Drift, Exec, Proof, Sandbox};
+use crate::arguments::{Cas, Command, Digest, Drift, Exec, Policy, Proof, Sandbox};
 use crate::error::CommandError;
 use crate::report::Report;
 
@@ -59,6 +60,7 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<Report, CommandError>
         Command::Health(arguments) => health::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Drift(Drift::Analyze(arguments)) => drift_analyze::run(arguments),
+        Command::Policy(Policy::Check(arguments)) => policy_check::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Man(arguments) => man::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),

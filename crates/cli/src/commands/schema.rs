@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::{
     cas_gc, cas_get, cas_info, cas_ls, cas_pin, cas_put, cas_stats, cas_verify, completions, digest, doctor,
-    drift_analyze, exec_apply, exec_explain, exec_replay, health, man, proof_generate, proof_prove,
-    proof_show, proof_sign, proof_verify, sandbox_explain, sandbox_probe, version,
+    drift_analyze, exec_apply, exec_explain, exec_replay, health, man, policy_check, proof_generate,
+    proof_prove, proof_show, proof_sign, proof_verify, sandbox_explain, sandbox_probe, version,
 };
 use crate::arguments::SchemaArguments;
 use crate::error::{CommandError, Refusal};
@@ -53,6 +53,7 @@ const DOCUMENTS: &[Entry] = &[
     ("health", "what this machine can do", of::<health::Health>),
     ("doctor", "what was looked at, and what is wrong with it", of::<doctor::Diagnosis>),
     ("drift-analyze", "runs that were compared, and where they differ", of::<drift_analyze::Drift>),
+    ("policy-check", "Executions, and what policies say about them", of::<policy_check::Checked>),
     ("sandbox-probe", "which layers this machine can enforce", of::<sandbox_probe::Probed>),
     (
         "sandbox-explain",

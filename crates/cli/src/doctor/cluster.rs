@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A certificate that ends in so many seconds wants attention: fourteen days.
 const SOON: i64 = 14 * 86_400;
 /// What there must be.
-const KINDS: [&str; 3] = ["executions", "executorpools", "proofbundles"];
+const KINDS: [&str; 5] =
+    ["executions", "executorpools", "proofbundles", "executionpolicies", "clusterexecutionpolicies"];
 /// What `exec apply` and this command do.
 const RIGHTS: [(&str, &str); 6] = [
     ("create", "executions"),

@@ -3,6 +3,9 @@
 
 use kube::api::ObjectMeta;
 
+use crate::Execution;
+use crate::execution::CacheMode;
+
 /// A tool that creates again what is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeper {
@@ -43,6 +46,16 @@ pub fn of(meta: &ObjectMeta) -> Option<Keeper> {
     }
     let by_label = LABELS.iter().find(|(name, _)| labels.is_some_and(|l| l.contains_key(*name)));
     by_annotation.or(by_label).map(|(_, keeper)| *keeper)
+}
+
+/// Whether an earlier result may answer `object`. What a GitOps tool creates again is the same wish, not a new one. Values
+/// that a Secret holds may have changed, which no digest tells: then nothing answers.
+pub fn cache_mode(object: &Execution) -> CacheMode {
+    if object.spec.env.iter().any(|var| var.value_from.is_some()) {
+        return CacheMode::Never;
+    }
+    let default = || of(&object.metadata).map_or(CacheMode::Never, |_kept_by_a_tool| CacheMode::Use);
+    object.spec.cache.unwrap_or_else(default)
 }
 
 impl Keeper {
