@@ -16,6 +16,7 @@ mod error;
 mod interrupt;
 mod layers;
 mod manifest;
+mod local;
 mod meter;
 mod named;
 mod pairs;

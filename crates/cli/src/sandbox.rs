@@ -10,8 +10,8 @@ pub(crate) fn enter() -> Result<(), CommandError> {
     enter_trusted_namespace().map_err(|error| no_sandbox(&error))
 }
 
-/// Starts the runner.
-pub(crate) fn start() -> Result<Runner, CommandError> {
+/// Starts the runner, with so many runs prepared ahead of need.
+pub(crate) fn start(spares: usize) -> Result<Runner, CommandError> {
     let program = std::env::current_exe().map_err(|error| {
         let message = format!("cannot find this program: {error}");
         CommandError::unusable(
@@ -20,12 +20,12 @@ pub(crate) fn start() -> Result<Runner, CommandError> {
             "mount /proc, and do not remove the program while it runs",
         )
     })?;
-    Runner::spawn(RunnerConfig::new(program)).map_err(|error| no_sandbox(&error))
+    Runner::spawn(RunnerConfig { spares, ..RunnerConfig::new(program) }).map_err(|error| no_sandbox(&error))
 }
 
 /// What a real run of nothing says about this machine.
 pub(crate) fn probe() -> Result<SandboxReport, CommandError> {
-    requiem_sandbox::probe(&start()?).map_err(|error| {
+    requiem_sandbox::probe(&start(1)?).map_err(|error| {
         let hint =
             "see what the message names; run it as root to tell a missing privilege from a missing feature";
         CommandError::unusable("SandboxError", error.to_string(), hint)

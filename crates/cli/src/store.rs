@@ -8,6 +8,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use requiem_cas::{Shelves, Store, StoreError, Tenant, TenantStore};
+use serde::Serialize;
 
 use crate::error::CommandError;
 
@@ -100,6 +101,14 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CommandError> {
     Ok(content)
 }
 
+/// The folder that relative paths in a document at `path` start from: its own, or the current one for standard input.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if path != Path::new("-") && !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// Which side of a copy failed.
 #[derive(Debug)]
 pub(crate) enum CopyError {
@@ -124,6 +133,19 @@ pub(crate) fn copy(source: &mut dyn Read, target: &mut dyn Write) -> Result<(), 
 /// link the file behind it is replaced; what is no file, like a device or a pipe, is written to and stays what it is.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), CommandError> {
     write_whole(path, content).map_err(|error| cannot("write", path, &error))
+}
+
+/// Writes what a command came to, if a file for it was named: its document, or that of its error.
+pub(crate) fn write_outcome<T: Serialize>(
+    path: Option<&Path>,
+    outcome: Result<&T, &CommandError>,
+) -> Result<(), CommandError> {
+    let Some(path) = path else { return Ok(()) };
+    let text = match outcome {
+        Ok(document) => serde_json::to_string_pretty(document),
+        Err(error) => serde_json::to_string_pretty(&error.document()),
+    };
+    write(path, format!("{}\n", text.map_err(|error| encoding(&error))?).as_bytes())
 }
 
 /// Whether [`write`] can write there. To be asked before work is done whose result goes there.

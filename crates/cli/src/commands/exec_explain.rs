@@ -11,7 +11,6 @@ use requiem_model::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::exec_run::base;
 use crate::arguments::ExecExplain;
 use crate::document::{Document, Keeper, MAX_DOCUMENT_BYTES};
 use crate::error::CommandError;
@@ -55,7 +54,8 @@ pub(crate) fn run(arguments: &ExecExplain) -> Result<Report, CommandError> {
     let tenant_id = document.tenant_id.clone();
     let objects = existing(arguments, &tenant_id)?;
     let mut brought = Vec::new();
-    let request = document.request(&mut Keeper::Digests(&mut brought), base(&arguments.request))?;
+    let request =
+        document.request(&mut Keeper::Digests(&mut brought), store::folder_of(&arguments.request))?;
     let request_digest = check_request(&request)?;
     let inputs = inputs(&request, &brought, objects.as_ref())?;
     let explained = Explained {

@@ -8,11 +8,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::ExecReplay;
-use crate::commands::exec_run::{self, Ran};
 use crate::commands::proof_generate::read_result;
 use crate::divergence::{Difference, of_execution};
 use crate::error::CommandError;
 use crate::interrupt::Interrupt;
+use crate::local::{Ran, execute_here, random_id};
 use crate::proof_input::{self, Bundle};
 use crate::report::Report;
 use crate::result::{AppliedSandbox, ReportedConfidence};
@@ -57,15 +57,14 @@ pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
     let identity = Identity {
         namespace: arguments.tenant.clone(),
         name: "replay".to_owned(),
-        uid: exec_run::random_id()?,
+        uid: random_id()?,
         generation: 1,
         attempt: 1,
     };
     let cas = arguments.store.cas.as_deref();
     let objects = store::open(cas, &identity.namespace)?;
     let request = &original.verified.body.execution.request;
-    let Ran { sealed, verified: again } =
-        exec_run::execute_here(cas, &objects, &identity, request, &interrupt)?;
+    let Ran { sealed, verified: again } = execute_here(cas, &objects, &identity, request, &interrupt)?;
     keep(arguments, sealed, receipts)?;
     let differing = of_execution(&original.verified, &again);
     let document = document(&original.verified, &again, &differing);

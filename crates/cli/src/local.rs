@@ -1,0 +1,102 @@
+//! The executor of this machine: `exec run`, `exec replay` and `bench run` run by the same steps as the daemon.
+
+use std::path::Path;
+
+use requiem_cas::TenantStore;
+use requiem_executor::archive::Archive;
+use requiem_executor::{Deps, Keep, execute, executor_claim};
+use requiem_model::ExecutionRequest;
+use requiem_model::attempt::{Identity, SealedAttempt};
+use requiem_proof::{ExecutorClaim, Expect, Sealed, Verified, verify};
+use requiem_sandbox::Runner;
+
+use crate::error::CommandError;
+use crate::interrupt::Interrupt;
+use crate::{random, sandbox, store};
+
+/// A runner, and what this process says of itself in bundles. Takes runs from several threads at once.
+#[derive(Debug)]
+pub(crate) struct LocalExecutor {
+    runner: Runner,
+    claim: ExecutorClaim,
+}
+
+/// A run, and what follows from its proof.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) sealed: Sealed,
+    pub(crate) verified: Verified,
+}
+
+impl LocalExecutor {
+    /// Starts it; as many runs are prepared ahead as will be asked for at the same moment.
+    pub(crate) fn start(at_once: usize) -> Result<Self, CommandError> {
+        let runner = sandbox::start(at_once)?;
+        let claim = executor_claim("requiem-cli").map_err(|error| {
+            let message = format!("cannot read this program and the kernel's release: {error}");
+            CommandError::unusable("Environment", message, "mount /proc")
+        })?;
+        Ok(Self { runner, claim })
+    }
+
+    /// Runs a request in the sandbox of this machine and judges its proof.
+    pub(crate) fn execute(
+        &self,
+        objects: &TenantStore,
+        keep: Keep,
+        identity: &Identity,
+        request: &ExecutionRequest,
+        interrupt: &Interrupt,
+    ) -> Result<Ran, CommandError> {
+        let deps = Deps { store: objects, runner: &self.runner, claim: &self.claim, keep };
+        let ran = execute(&deps, identity, request, &[], interrupt.cancel());
+        let sealed = ran.map_err(|failure| interrupt.explain(failure))?.sealed;
+        let verified = believed(&sealed)?;
+        let SealedAttempt { body, execution_root, bundle_root, .. } = sealed;
+        Ok(Ran { sealed: Sealed { body, execution_root, bundle_root }, verified })
+    }
+}
+
+/// Runs a request once, and keeps result and proof in the store of `objects`, which lies at `cas`.
+pub(crate) fn execute_here(
+    cas: Option<&Path>,
+    objects: &TenantStore,
+    identity: &Identity,
+    request: &ExecutionRequest,
+    interrupt: &Interrupt,
+) -> Result<Ran, CommandError> {
+    let ran = LocalExecutor::start(1)?.execute(objects, Keep::Strict, identity, request, interrupt)?;
+    remember(cas, identity, &ran.sealed)?;
+    Ok(ran)
+}
+
+/// Keeps the bundle of a run in the store, so that garbage collection knows what it names.
+fn remember(cas: Option<&Path>, identity: &Identity, sealed: &Sealed) -> Result<(), CommandError> {
+    let folder = store::folder(cas)?;
+    Archive::new(&folder)
+        .keep_durably(&identity.namespace, sealed)
+        .map_err(|error| store::cannot("keep the bundle of the run in", &folder, &error))
+}
+
+/// What the executor says is a claim, here as everywhere.
+fn believed(sealed: &SealedAttempt) -> Result<Verified, CommandError> {
+    let expect = Expect {
+        execution_root: Some(sealed.execution_root),
+        bundle_root: Some(sealed.bundle_root),
+        ..Expect::default()
+    };
+    verify(&sealed.body, &expect).map_err(|error| {
+        let message = format!("the run's own proof is refused: {error}");
+        CommandError::finding(error.code(), message, "this is a defect; please report it")
+    })
+}
+
+/// A random id of the shape of a UUID, version 4.
+pub(crate) fn random_id() -> Result<String, CommandError> {
+    let mut bytes: [u8; 16] = random::bytes()?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let group = |from: usize, to: usize| hex[from..to].concat();
+    Ok([group(0, 4), group(4, 6), group(6, 8), group(8, 10), group(10, 16)].join("-"))
+}
