@@ -43,3 +43,4 @@ mod steps;
 mod workers;
 
 pub use execute::{Deps, Keep, SealedRun, Timings, check_request, execute, executor_claim};
+pub use steps::seal::ENGINE;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use requiem_model::{BlobDigest, RelPath};
 
+use crate::bench_arguments::Bench;
 use crate::cas_arguments::{CasGc, CasInfo, CasLs, CasPin, CasStats, CasVerify};
 use crate::verdict::Requirement;
 
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     /// Ask policies.
     #[command(subcommand)]
     Policy(Policy),
+    /// Measure commands in the sandbox, and say whether they have become slower.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Say what this machine can do: versions, sandbox layers by a real probe, the store.
     Health(StoreArguments),
     /// Look for what is wrong with this machine, its store and a cluster, and say what to do.

@@ -5,6 +5,8 @@
 //! 2 unusable input or environment · 128 + N ended by signal N.
 
 mod arguments;
+mod bench;
+mod bench_arguments;
 mod cas_arguments;
 mod cluster;
 mod commands;
@@ -15,8 +17,8 @@ mod document;
 mod error;
 mod interrupt;
 mod layers;
-mod manifest;
 mod local;
+mod manifest;
 mod meter;
 mod named;
 mod pairs;

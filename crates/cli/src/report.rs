@@ -13,18 +13,23 @@ use crate::text::printable;
 pub(crate) struct Report {
     json: Result<String, serde_json::Error>,
     text: String,
-    is_good: bool,
+    exit_code: u8,
 }
 
 impl Report {
     /// A report; `is_good` decides between the exit codes 0 and 1.
     pub(crate) fn new<T: Serialize>(document: &T, text: String, is_good: bool) -> Self {
-        Self { json: serde_json::to_string_pretty(document), text, is_good }
+        Self { json: serde_json::to_string_pretty(document), text, exit_code: u8::from(!is_good) }
+    }
+
+    /// The same with another exit code, for a command whose own rules say so.
+    pub(crate) fn exiting_with(self, exit_code: u8) -> Self {
+        Self { exit_code, ..self }
     }
 
     /// Says nothing more: the command's output has been written.
     pub(crate) const fn silent() -> Self {
-        Self { json: Ok(String::new()), text: String::new(), is_good: true }
+        Self { json: Ok(String::new()), text: String::new(), exit_code: 0 }
     }
 }
 
@@ -59,7 +64,7 @@ fn print(report: &Report, as_json: bool) -> Result<u8, CommandError> {
         }
     };
     write_stdout(text).map_err(|error| no_stdout(&error))?;
-    Ok(u8::from(!report.is_good))
+    Ok(report.exit_code)
 }
 
 /// Standard output takes nothing more.

@@ -58,6 +58,14 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, units[unit])
 }
 
+/// A time in microseconds for people: exact in milliseconds below 10 s, else in seconds.
+pub(crate) fn micros(count: u64) -> String {
+    if count < 10_000_000 {
+        return format!("{}.{:03} ms", count / 1000, count % 1000);
+    }
+    format!("{}.{:03} s", count / 1_000_000, count / 1000 % 1000)
+}
+
 /// So many of something.
 pub(crate) fn count(number: u64, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
@@ -90,6 +98,19 @@ mod tests {
             (u64::MAX, "15.9 EiB"),
         ];
         cases.into_iter().for_each(|(count, text)| assert_eq!(bytes(count), text));
+    }
+
+    #[test]
+    fn times_are_short() {
+        let cases = [
+            (0, "0.000 ms"),
+            (1, "0.001 ms"),
+            (1234, "1.234 ms"),
+            (9_999_999, "9999.999 ms"),
+            (10_000_000, "10.000 s"),
+            (61_234_567, "61.234 s"),
+        ];
+        cases.into_iter().for_each(|(count, text)| assert_eq!(micros(count), text));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The commands of docs/cli.md and docs/signers.md do what the pages say.
+//! The commands of docs/cli.md, docs/bench.md and docs/signers.md do what the pages say.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
@@ -26,6 +26,13 @@ fn follow(desk: &Desk, page: &str) -> Followed {
 fn the_command_line() {
     let followed = follow(&Desk::new(), "docs/cli.md");
     assert!(followed.scripts >= 8 && followed.lines >= 30, "{followed:?}");
+}
+
+#[test]
+fn benchmarks() {
+    let desk = Desk::new();
+    let followed = follow(&desk, "docs/bench.md");
+    assert!(followed.scripts >= 3 && followed.lines >= 14, "{followed:?}");
 }
 
 #[test]

@@ -156,6 +156,7 @@ fn every_output_is_what_its_schema_says() {
     )
     .unwrap();
     it.check("doctor", 1, &["doctor"]);
+    benchmarks(it);
     it.check("completions", 0, &["completions", "fish"]);
     it.check("man", 0, &["man"]);
     it.check("man", 0, &["man", "--out", "pages"]);
@@ -170,9 +171,25 @@ fn every_output_is_what_its_schema_says() {
     let signer = repository("config/signers/openssl").canonicalize().unwrap().display().to_string();
     let sign = ["proof", "sign", "proof.json", "--signer", &signer, "--signer-arg", &keys, "--key", "alice"];
     it.check("proof-sign", 0, &sign);
-    // The request is judged below, what exec apply prints in the suite that has a cluster (e2e).
-    it.seen.extend(["request", "exec-apply"].map(str::to_owned));
+    // What is read is judged below, what exec apply prints in the suite that has a cluster (e2e).
+    it.seen.extend(["request", "bench-spec", "exec-apply"].map(str::to_owned));
     assert_eq!(it.seen, it.schemas.keys().cloned().collect(), "a schema whose document nobody has seen");
+}
+
+fn benchmarks(it: &mut Judged) {
+    let layers = json!({"cgroup": "preferred", "cgroupNamespace": "preferred", "landlock": "preferred"});
+    for (name, script) in [("base", "true"), ("slow", "sleep 0.03"), ("failed", "exit 1")] {
+        let request = json!({"command": "/bin/sh", "argv": ["-c", script], "policy": {"layers": layers}});
+        let spec = json!({"name": name, "request": request, "warmup": 0, "repeats": 117});
+        it.desk.write("spec.json", spec.to_string());
+        let out = format!("{name}.json");
+        let exit = i32::from(name == "failed");
+        it.check("bench-run", exit, &["bench", "run", "--spec", "spec.json", "--out", &out]);
+    }
+    it.check("bench-compare", 0, &["bench", "compare", "base.json", "base.json"]);
+    it.check("bench-gate", 0, &["bench", "gate", "base.json", "base.json"]);
+    it.check("bench-gate", 2, &["bench", "gate", "base.json", "slow.json", "--across-requests"]);
+    it.check("error", 2, &["bench", "gate", "base.json", "failed.json"]);
 }
 
 #[test]
@@ -182,7 +199,8 @@ fn every_command_has_a_schema() {
     let page = desk.requiem(&["man", "--markdown"]).stdout;
     let commands = page.lines().filter_map(|line| line.strip_prefix("### requiem "));
     let commands: BTreeSet<String> = commands.map(|words| words.replace(' ', "-")).collect();
-    let expected = ["error", "request"].map(str::to_owned).into_iter().chain(commands).collect();
+    let expected =
+        ["error", "request", "bench-spec"].map(str::to_owned).into_iter().chain(commands).collect();
     assert_eq!(names, expected);
 }
 
@@ -234,6 +252,52 @@ fn a_request_is_judged_as_the_program_judges_it() {
     ] {
         assert!(judge(&schema, &bad).is_some(), "the schema takes {bad}");
         assert!(is_refused(&run(&desk, &bad)), "the program takes {bad}");
+    }
+}
+
+#[test]
+fn a_spec_is_judged_as_the_program_judges_it() {
+    let desk = Desk::new();
+    let schema = published(&desk).remove("bench-spec").unwrap();
+    let request = json!({"command": "/no/such/program"});
+    let is_refused = |spec: &Value| {
+        desk.write("spec.json", spec.to_string());
+        let said = desk.requiem(&["bench", "run", "--spec", "spec.json", "--json"]);
+        matches!(said.json()["error_code"].as_str(), Some("InvalidSpec" | "InvalidRequest" | "Tenant"))
+    };
+    let whole = json!({"name": "a", "request": request, "warmup": 1000, "repeats": 10_000, "concurrency": 64, "engine": "requiem"});
+    let fields: BTreeSet<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(fields, whole.as_object().unwrap().keys().collect(), "every field once");
+    let least = json!({"name": "a", "request": request, "warmup": 0, "repeats": 1, "concurrency": 1});
+    for good in [whole, least, json!({"name": "ä".repeat(128), "request": request})] {
+        assert_eq!(judge(&schema, &good), None, "{good}");
+        assert!(!is_refused(&good), "the program refuses {good}");
+    }
+    for bad in [
+        json!([]),
+        json!({"request": request}),
+        json!({"name": "a"}),
+        json!({"name": "", "request": request}),
+        json!({"name": " ", "request": request}),
+        json!({"name": "a\nb", "request": request}),
+        json!({"name": "ä".repeat(129), "request": request}),
+        json!({"name": 1, "request": request}),
+        json!({"name": "a", "request": "true"}),
+        json!({"name": "a", "request": {"command": "true", "colour": 1}}),
+        json!({"name": "a", "request": {"command": "true", "inputs": {"x": {"url": "y"}}}}),
+        json!({"name": "a", "request": request, "engine": "podman"}),
+        json!({"name": "a", "request": request, "repeat": 1}),
+        json!({"name": "a", "request": request, "warmup": 1001}),
+        json!({"name": "a", "request": request, "warmup": "1"}),
+        json!({"name": "a", "request": request, "repeats": 0}),
+        json!({"name": "a", "request": request, "repeats": 10_001}),
+        json!({"name": "a", "request": request, "repeats": 1.5}),
+        json!({"name": "a", "request": request, "concurrency": 0}),
+        json!({"name": "a", "request": request, "concurrency": 65}),
+        json!({"name": "a", "request": request, "concurrency": null}),
+    ] {
+        assert!(judge(&schema, &bad).is_some(), "the schema takes {bad}");
+        assert!(is_refused(&bad), "the program takes {bad}");
     }
 }
 
@@ -297,7 +361,9 @@ fn documents_are_only_ever_added_to() {
     for (name, before) in &older {
         match newer.get(name) {
             None => found.push(format!("{name} is gone")),
-            Some(now) => breaks(name, before, now, name == "request", &mut found),
+            Some(now) => {
+                breaks(name, before, now, ["request", "bench-spec"].contains(&name.as_str()), &mut found)
+            }
         }
     }
     assert_eq!(found, Vec::<String>::new());

@@ -44,6 +44,7 @@ fn errors_name_the_field_and_the_next_step() {
     desk.write("layer.json", r#"{"command": "true", "policy": {"layers": {"magic": "off"}}}"#);
     desk.write("input.json", r#"{"command": "true", "inputs": {"x": {"file": "absent"}}}"#);
     desk.write("other.json", r#"{"hello": 1}"#);
+    desk.write("spec.json", r#"{"name": "sort", "request": {"command": "true"}, "repeat": 3}"#);
     desk.write("folder/file", "");
     let absent = format!("blake3:{}", "0".repeat(64));
     let mut text = String::new();
@@ -71,6 +72,13 @@ fn errors_name_the_field_and_the_next_step() {
         "proof verify other.json",
         "proof verify other.json --require certainty",
         "exec apply other.json --kubeconfig absent",
+        "bench run",
+        "bench run --spec absent.json",
+        "bench run --spec spec.json",
+        "bench compare other.json",
+        "bench compare other.json other.json",
+        "bench gate not.json other.json",
+        "bench gate other.json other.json --threshold 10%",
     ] {
         let said = desk.requiem(&line.split(' ').collect::<Vec<_>>());
         assert_ne!(said.code, 0, "{line}: {said:?}");

@@ -30,6 +30,8 @@ pub mod context {
     pub const EXECUTION_ROOT: &str = "requiem.dev 2026-11 proof/v1 execution-root";
     /// Root of one run's claims, wrapped around its execution root.
     pub const BUNDLE_ROOT: &str = "requiem.dev 2026-11 proof/v1 bundle-root";
+    /// Canonical bytes of where a benchmark was taken.
+    pub const BENCH_ENVIRONMENT: &str = "requiem.dev 2026-11 bench/v1 environment";
 }
 
 /// Why a text is not a digest.
@@ -157,6 +159,8 @@ digest_kinds! {
     ExecutionRoot;
     /// Root over one run's claims, including its execution root.
     BundleRoot;
+    /// Where a benchmark was taken.
+    EnvironmentDigest;
 }
 
 impl BlobDigest {

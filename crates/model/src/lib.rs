@@ -26,7 +26,8 @@ pub mod result;
 
 pub use canon::CanonError;
 pub use digest::{
-    BlobDigest, BundleRoot, DigestError, ExecutionRoot, PolicyDigest, RequestDigest, ResultDigest, TreeDigest,
+    BlobDigest, BundleRoot, DigestError, EnvironmentDigest, ExecutionRoot, PolicyDigest, RequestDigest,
+    ResultDigest, TreeDigest,
 };
 pub use names::{EnvName, NameError, RelPath};
 pub use policy::{Layer, Limits, Requirement, SandboxPolicy};

@@ -11,7 +11,7 @@ use super::run::Ran;
 use crate::execute::{Keep, Span};
 
 /// Name of the engine that this crate is.
-const ENGINE: &str = "requiem";
+pub const ENGINE: &str = "requiem";
 
 /// Builds the bundle of a run.
 pub(crate) fn body(

@@ -1,5 +1,8 @@
 //! One file per command.
 
+mod bench_compare;
+mod bench_gate;
+mod bench_run;
 mod cas_gc;
 mod cas_get;
 mod cas_info;
@@ -30,6 +33,7 @@ mod schema;
 mod version;
 
 use crate::arguments::{Cas, Command, Digest, Drift, Exec, Policy, Proof, Sandbox};
+use crate::bench_arguments::Bench;
 use crate::error::CommandError;
 use crate::report::Report;
 
@@ -61,6 +65,9 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<Report, CommandError>
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Drift(Drift::Analyze(arguments)) => drift_analyze::run(arguments),
         Command::Policy(Policy::Check(arguments)) => policy_check::run(arguments),
+        Command::Bench(Bench::Run(arguments)) => bench_run::run(arguments),
+        Command::Bench(Bench::Compare(arguments)) => bench_compare::run(arguments),
+        Command::Bench(Bench::Gate(arguments)) => bench_gate::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Man(arguments) => man::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),

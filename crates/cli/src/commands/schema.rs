@@ -7,11 +7,14 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    cas_gc, cas_get, cas_info, cas_ls, cas_pin, cas_put, cas_stats, cas_verify, completions, digest, doctor,
-    drift_analyze, exec_apply, exec_explain, exec_replay, health, man, policy_check, proof_generate,
-    proof_prove, proof_show, proof_sign, proof_verify, sandbox_explain, sandbox_probe, version,
+    bench_compare, bench_gate, cas_gc, cas_get, cas_info, cas_ls, cas_pin, cas_put, cas_stats, cas_verify,
+    completions, digest, doctor, drift_analyze, exec_apply, exec_explain, exec_replay, health, man,
+    policy_check, proof_generate, proof_prove, proof_show, proof_sign, proof_verify, sandbox_explain,
+    sandbox_probe, version,
 };
 use crate::arguments::SchemaArguments;
+use crate::bench::document::ResultDocument;
+use crate::bench::spec;
 use crate::error::{CommandError, Refusal};
 use crate::report::Report;
 use crate::result::RunDocument;
@@ -54,6 +57,10 @@ const DOCUMENTS: &[Entry] = &[
     ("doctor", "what was looked at, and what is wrong with it", of::<doctor::Diagnosis>),
     ("drift-analyze", "runs that were compared, and where they differ", of::<drift_analyze::Drift>),
     ("policy-check", "Executions, and what policies say about them", of::<policy_check::Checked>),
+    ("bench-spec", "what bench run reads", spec::schema),
+    ("bench-run", "the result of a benchmark, also what bench run --out writes", of::<ResultDocument>),
+    ("bench-compare", "two results of a benchmark beside one another", of::<bench_compare::Compared>),
+    ("bench-gate", "whether a result is a regression", of::<bench_gate::Gated>),
     ("sandbox-probe", "which layers this machine can enforce", of::<sandbox_probe::Probed>),
     (
         "sandbox-explain",

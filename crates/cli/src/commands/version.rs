@@ -9,6 +9,7 @@ use requiem_proof::{alone, replays, signer, trust};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::bench::document::RESULT_SCHEMA;
 use crate::error::CommandError;
 use crate::report::Report;
 use crate::schema;
@@ -41,6 +42,8 @@ struct Documents {
     store: &'static str,
     /// Folders in the store.
     tree: &'static str,
+    /// Results of benchmarks.
+    bench: &'static str,
     /// The formula of determinism confidence.
     confidence: &'static str,
 }
@@ -72,6 +75,7 @@ pub(crate) fn run() -> Result<Report, CommandError> {
             signer: signer::SIGNER_PROTOCOL,
             store: requiem_cas::store::FORMAT.trim_ascii_end(),
             tree: requiem_cas::tree::SCHEMA,
+            bench: RESULT_SCHEMA,
             confidence: FORMULA,
         },
         build: Build {
@@ -107,6 +111,7 @@ fn text(version: &Version) -> String {
         row("signer", documents.signer),
         row("store", documents.store),
         row("tree", documents.tree),
+        row("bench", documents.bench),
         row("confidence", documents.confidence),
         row("target", build.target),
         row("rustc", build.rustc),
