@@ -15,7 +15,7 @@
 //! | what both still name | [`retained`] |
 //! | waiting and running | [`queue`], `workers`, [`runners`] |
 //! | listeners | [`server`] |
-//! | the runner's way into a pod, who waits for it, and the profile's way onto a node | [`install`], [`awaiting`], [`profile`] |
+//! | the runner's way into a pod, and the profile's onto a node | [`install`], [`profile`] |
 //! | health; the end | `health`, `farewell` |
 //! | figures | [`metrics`] |
 //! | all of it together | [`daemon`] |
@@ -24,7 +24,6 @@ pub mod admission;
 pub mod archive;
 pub mod args;
 pub mod attempts;
-pub mod awaiting;
 pub mod daemon;
 pub mod execute;
 pub mod install;

@@ -1,4 +1,4 @@
-//! `requiem-executor`: `serve` runs attempts, `await-serving` waits for one that does, `install-profile` prepares a node, `runner` is the sandbox's own process. Under the name `requiem-runner`, as it
+//! `requiem-executor`: `serve` runs attempts, `install-profile` prepares a node, `runner` is the sandbox's own process. Under the name `requiem-runner`, as it
 //! is installed for a pod's workload container, the program is the runner alone.
 
 use std::process::ExitCode;
@@ -13,7 +13,6 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command {
         Command::Runner => requiem_sandbox::runner_main(),
-        Command::AwaitServing(args) => requiem_executor::awaiting::main(&args),
         Command::InstallProfile(args) => requiem_executor::profile::main(&args),
         Command::Serve(args) => requiem_executor::daemon::main((*args).into()),
     }

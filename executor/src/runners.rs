@@ -154,13 +154,6 @@ impl Runners {
         }
     }
 
-    /// Waits until a runner takes work, or the executor ends, but not longer than `limit`.
-    pub fn await_runner(&self, limit: Duration) {
-        let absent = |seen: &mut Seen| matches!(seen.stage, Stage::Absent { .. }) && !seen.closed;
-        let waited = self.changed.wait_timeout_while(self.lock(), limit, absent);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
     /// Lets everybody go who waits for a runner: the executor ends.
     pub fn close(&self) {
         self.lock().closed = true;

@@ -2,8 +2,8 @@
 //! any executor, and deleted when the result is safe.
 //!
 //! ```text
-//! no pod ─make─▶ starts ─greet─▶ serves ─start─▶ … result ─▶ status written ─ack─▶ deleted
-//!                   └───────────────┴─ gone before the result: the next attempt has another pod
+//! no pod ─make─▶ starts ─▶ serves ─start─▶ … result ─▶ status written ─ack─▶ deleted
+//!                   └──────────┴─ gone before the result: the next attempt has another pod
 //! ```
 //!
 //! A pod is found again by its owner reference, so nothing is lost with the operator: a pod whose Execution is over, or gone,
@@ -17,11 +17,9 @@ use requiem_crds::executor_pool::DedicatedPod;
 use requiem_model::{EnvRef, ValueSource};
 
 use crate::context::Context;
-use crate::dispatch::Endpoint;
 use crate::execution::validate::Plan;
 use crate::executor_pool::member::{Member, Stage};
 use crate::executor_pool::pod::{self, Template};
-use crate::executor_pool::roster;
 use crate::executor_pool::trouble::{self, Trouble};
 use crate::kubeapi::ApiError;
 use crate::queue::Key;
@@ -40,8 +38,6 @@ pub enum Own {
     Missing,
     /// It is there and does not serve yet, or not now; perhaps it is known why.
     Starting(Option<Trouble>),
-    /// Its executor is up and can be asked whether it takes the attempt. The kubelet looks once per second.
-    Rising(Endpoint),
     /// Its executor takes the attempt.
     Serving,
     /// It is gone, or going, without a result.
@@ -117,15 +113,11 @@ fn carrier(reference: &EnvRef) -> EnvVar {
     EnvVar { name: reference.carrier(), value: None, value_from: Some(source) }
 }
 
-/// How far the pod `member` of the Execution `key` is.
-pub fn own(key: &Key, member: Option<&Member>) -> Own {
-    match member {
+/// How far the pod called `name` is.
+pub fn own(members: &[Member], name: &str) -> Own {
+    match members.iter().find(|member| member.name == name) {
         None => Own::Missing,
         Some(member) => match member.stage {
-            Stage::Starting | Stage::Faltering if member.runs && member.trouble.is_none() => {
-                let post = roster::post(key, member, false);
-                post.map_or(Own::Starting(None), |post| Own::Rising(post.endpoint))
-            }
             Stage::Starting | Stage::Faltering => Own::Starting(member.trouble.clone().map(reworded)),
             Stage::Serving => Own::Serving,
             Stage::Leaving | Stage::Over => Own::Lost,
@@ -308,15 +300,14 @@ mod tests {
 
     #[test]
     fn each_stage_says_what_is_next() {
-        let (plan, pod) = built(1);
-        let key = plan.key;
+        let (_, pod) = built(1);
         let stage = |status: Value, leaving: Option<&str>| {
             let mut value = serde_json::to_value(&pod).unwrap();
             (value["status"], value["metadata"]["deletionTimestamp"]) = (status, json!(leaving));
             let member = Member::of("hello", &serde_json::from_value(value).unwrap());
-            own(&key, Some(&member))
+            own(&[member], "hello-0b9c5d1e-1")
         };
-        assert_eq!(own(&key, None), Own::Missing);
+        assert_eq!(own(&[], "hello-0b9c5d1e-1"), Own::Missing);
         assert_eq!(stage(json!({"phase": "Pending"}), None), Own::Starting(None));
         let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
         assert_eq!(stage(ready.clone(), None), Own::Serving);
@@ -326,21 +317,7 @@ mod tests {
             "name": "workload", "image": "debian", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"waiting": {"reason": "ErrImagePull", "message": "m"}},
         }]});
-        let Own::Starting(Some(trouble)) = stage(waiting.clone(), None) else { panic!("no trouble") };
-        let executor = json!({
-            "name": "executor", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"running": {}},
-        });
-        let up = json!({"phase": "Pending", "podIP": "10.0.0.7", "initContainerStatuses": [executor]});
-        let Own::Rising(endpoint) = stage(up, None) else { panic!("it is not asked") };
-        assert_eq!(endpoint.url, "https://10.0.0.7:9443");
-        let nowhere = json!({"phase": "Pending", "initContainerStatuses": [executor]});
-        assert_eq!(stage(nowhere, None), Own::Starting(None));
-        let both = json!({
-            "podIP": "10.0.0.7", "initContainerStatuses": [executor],
-            "containerStatuses": waiting["containerStatuses"],
-        });
-        assert!(matches!(stage(both, None), Own::Starting(Some(_))), "an image that is not there is said");
+        let Own::Starting(Some(trouble)) = stage(waiting, None) else { panic!("no trouble") };
         assert_eq!(trouble.reason, Reason::ImageUnavailable);
         assert!(trouble.message.contains("spec.executor.pod.image"), "{}", trouble.message);
     }

@@ -150,15 +150,7 @@ async fn proof(
     blocking(move || bytes::proof(&api.attempts, &api.archive, &namespace, &root)).await?
 }
 
-async fn capabilities(
-    State(api): Shared,
-    query: Result<Query<Wait>, QueryRejection>,
-) -> Result<Json<Capabilities>, ApiError> {
-    let limit = Duration::from_millis(parse_query(query)?.wait_ms.min(MAX_WAIT_MS));
-    if !limit.is_zero() {
-        let runners = Arc::clone(&api.runners);
-        blocking(move || runners.await_runner(limit)).await?;
-    }
+async fn capabilities(State(api): Shared) -> Result<Json<Capabilities>, ApiError> {
     let sandbox = api.runners.report().map_err(ApiError::runner_missing)?;
     Ok(Json(Capabilities {
         executor: api.about.executor.clone(),

@@ -185,15 +185,6 @@ impl Dispatcher {
         self.json(Lane::Calls, endpoint, Call::get("/v1/capabilities".to_owned(), Duration::ZERO)).await
     }
 
-    /// What it can do, as soon as its runner is there; an error if that takes longer than `wait`.
-    ///
-    /// # Errors
-    /// See [`DispatchError`].
-    pub async fn greet(&self, endpoint: &Endpoint, wait: Duration) -> Result<Capabilities, DispatchError> {
-        let path = format!("/v1/capabilities?waitMs={}", wait.as_millis());
-        self.json(Lane::Waits, endpoint, Call::get(path, wait)).await
-    }
-
     async fn tell(&self, endpoint: &Endpoint, method: Method, path: String) -> Result<(), DispatchError> {
         let call = Call { method, path, body: Bytes::new(), deadline: CALL_DEADLINE };
         match self.observed(Lane::Calls, endpoint, call).await {

@@ -78,7 +78,6 @@ pub async fn apply(context: &Context, plan: &Plan, step: Step) -> Result<Applied
         Step::Rest => Ok(Applied::Rest(Verdict::Done)),
         Step::Ask { attempt, endpoints } => ask(context, plan, attempt, &endpoints).await,
         Step::Make { attempt } => Ok(make(context, plan, attempt).await),
-        Step::Greet { endpoint, otherwise } => Ok(greet(context, plan, &endpoint, otherwise).await),
         Step::Recall => recall(context, plan).await,
         Step::Start { attempt, endpoint } => start(context, plan, attempt, endpoint).await,
         Step::Cancel { attempt, endpoint } => cancel(context, plan, attempt, &endpoint).await,
@@ -139,20 +138,6 @@ async fn make(context: &Context, plan: &Plan, attempt: u32) -> Applied {
             let progress =
                 Progress { reason: trouble.reason, message: trouble.message, attempts: attempt - 1 };
             Applied::Report(progress, Verdict::Failed { at_least: None })
-        }
-    }
-}
-
-/// Waits a little for the runner of a pod whose executor is up. If it does not come, the pod's events bring the Execution back.
-async fn greet(context: &Context, plan: &Plan, endpoint: &Endpoint, otherwise: Progress) -> Applied {
-    match context.dispatcher.greet(endpoint, START_WAIT).await {
-        Ok(_) => {
-            context.tracker.with(&plan.uid, |live| live.greeted = Some(endpoint.name.clone()));
-            Applied::Again
-        }
-        Err(error) => {
-            tracing::debug!(%endpoint, %error, "the executor of a pod takes no work yet");
-            Applied::Report(otherwise, Verdict::Again(IN_LINE))
         }
     }
 }

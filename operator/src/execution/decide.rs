@@ -90,13 +90,6 @@ pub enum Step {
         /// Number of the attempt.
         attempt: u32,
     },
-    /// Ask the executor in the pod of this attempt whether it takes work.
-    Greet {
-        /// Where it is.
-        endpoint: Endpoint,
-        /// What to say if it does not yet.
-        otherwise: Progress,
-    },
     /// Look for an earlier result that answers; or wait for an identical Execution that runs.
     Recall,
     /// Start the attempt, or adopt it, and wait a little for its end.
@@ -285,10 +278,9 @@ fn own_pod(plan: &Plan, seen: &Observed, own: &Own) -> Option<Step> {
         Own::Serving => None,
         Own::Missing => Some(Step::Make { attempt }),
         Own::Starting(Some(trouble)) => Some(hold(seen, trouble.reason, trouble.message.clone())),
-        Own::Starting(None) => Some(hold(seen, Reason::PodStarting, starting(attempt))),
-        Own::Rising(endpoint) => {
-            let otherwise = progress(seen, Reason::PodStarting, starting(attempt));
-            Some(Step::Greet { endpoint: endpoint.clone(), otherwise })
+        Own::Starting(None) => {
+            let message = format!("the pod of attempt {attempt} starts");
+            Some(hold(seen, Reason::PodStarting, message))
         }
         Own::Lost => {
             let message = format!("the pod of attempt {attempt} ended before its executor served");
@@ -297,10 +289,6 @@ fn own_pod(plan: &Plan, seen: &Observed, own: &Own) -> Option<Step> {
             Some(failed(plan, seen, None, &failure))
         }
     }
-}
-
-fn starting(attempt: u32) -> String {
-    format!("the pod of attempt {attempt} starts")
 }
 
 fn nobody_takes(plan: &Plan, seen: &Observed, candidates: &[Candidate]) -> Step {
@@ -579,7 +567,6 @@ mod tests {
             Step::Recall => "recall".into(),
             Step::Start { attempt, endpoint } => format!("start {attempt} on {}", endpoint.name),
             Step::Make { attempt } => format!("make the pod of {attempt}"),
-            Step::Greet { endpoint, .. } => format!("greet {}", endpoint.name),
             Step::Cancel { attempt, endpoint } => format!("cancel {attempt} on {}", endpoint.name),
             Step::Refuse { attempts, .. } => format!("refuse after {attempts}"),
             Step::Follow { attempt, report: said, .. } => format!("follow {attempt}: {}", report(said)),
@@ -816,7 +803,6 @@ mod tests {
         for place in [Place::Nowhere, Place::Unknown] {
             assert_eq!(step(Own::Missing, &[], place.clone()), "make the pod of 1");
             assert_eq!(step(Own::Starting(None), &[], place.clone()), "hold: PodStarting after 0");
-            assert_eq!(step(Own::Rising(endpoint("a")), &[], place.clone()), "greet a");
             let stuck = trouble(Reason::ImageUnavailable);
             assert_eq!(step(stuck, &[], place.clone()), "hold: ImageUnavailable after 0");
             assert_eq!(step(Own::Lost, &[], place), "advance to 2, lost true");
@@ -832,7 +818,6 @@ mod tests {
         };
         assert_eq!(cancelled(Own::Missing), "finish Cancelled after 1, kept");
         assert_eq!(cancelled(Own::Starting(None)), "finish Cancelled after 1, kept");
-        assert_eq!(cancelled(Own::Rising(endpoint("a"))), "finish Cancelled after 1, kept");
     }
 
     #[test]

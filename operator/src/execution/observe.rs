@@ -11,7 +11,6 @@ use super::validate::Plan;
 use crate::context::{Context, Guarded};
 use crate::dedicated::{self, Own};
 use crate::dispatch::rendezvous::Candidate;
-use crate::executor_pool::member::Member;
 use crate::executor_pool::observe::Unseen;
 use crate::executor_pool::roster;
 use crate::fleet::{Post, Roster};
@@ -37,7 +36,7 @@ pub fn observe(context: &Context, plan: &Plan) -> Option<Observed> {
     let known = context.tracker.known(&plan.uid, plan.first_attempt)?;
     let (pool, own, last_word) = match &plan.pod {
         None => (of_pool(context, plan), None, None),
-        Some(_) => of_own_pod(context, plan, &known),
+        Some(_) => of_own_pod(context, plan, known.attempt),
     };
     let outages = outages(context, &pool, &known);
     let admission = context.policies.judge(plan);
@@ -45,25 +44,23 @@ pub fn observe(context: &Context, plan: &Plan) -> Option<Observed> {
 }
 
 /// The executor in the pod of this attempt, if it has served; how far the pod is; what it says of its end.
-fn of_own_pod(context: &Context, plan: &Plan, known: &Known) -> (Pool, Option<Own>, Option<String>) {
+fn of_own_pod(context: &Context, plan: &Plan, attempt: u32) -> (Pool, Option<Own>, Option<String>) {
     let members = match context.pods.of_execution(&plan.key, &plan.uid) {
         Ok(members) => members,
         Err(Unseen::Yet) => return (Pool::Unlisted, None, None),
         Err(Unseen::Because(why)) => return (Pool::Unwatched(why), None, None),
     };
-    let name = dedicated::name(&plan.key, &plan.uid, known.attempt);
-    let member = members.into_iter().find(|member| member.name == name);
-    let greeted =
-        |member: &Member| known.greeted.as_deref() == Some(roster::executor_name(member, false).as_str());
-    let member = member.map(|member| if greeted(&member) { member.greeted() } else { member });
-    let own = dedicated::own(&plan.key, member.as_ref());
-    let counts = member.as_ref().filter(|member| roster::counts(member, Timestamp::now()));
-    let post = counts.and_then(|member| roster::post(&plan.key, member, false));
+    let name = dedicated::name(&plan.key, &plan.uid, attempt);
+    let own = dedicated::own(&members, &name);
+    let now = Timestamp::now();
+    let counts = members.iter().filter(|member| member.name == name && roster::counts(member, now));
+    let posts = counts.filter_map(|member| roster::post(&plan.key, member, false));
     let candidate =
         |post: Post| Candidate { free: true, takes: post.takes, absent: None, endpoint: post.endpoint };
     let last_word =
-        member.as_ref().and_then(|member| member.last_word.as_deref()).map(dedicated::in_words_of_executions);
-    (Pool::Executors(post.map(candidate).into_iter().collect()), Some(own), last_word)
+        members.iter().find(|member| member.name == name).and_then(|one| one.last_word.as_deref());
+    let last_word = last_word.map(dedicated::in_words_of_executions);
+    (Pool::Executors(posts.map(candidate).collect()), Some(own), last_word)
 }
 
 fn of_pool(context: &Context, plan: &Plan) -> Pool {

@@ -45,7 +45,6 @@ pub(crate) fn observed(place: Place) -> Observed {
         wait: std::time::Duration::ZERO,
         cancelling: false,
         unanswered: false,
-        greeted: None,
     };
     Observed {
         pool: Pool::Executors(vec![candidate("a")]),

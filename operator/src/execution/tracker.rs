@@ -54,8 +54,6 @@ pub struct Live {
     pub unanswered: bool,
     /// Whether it has waited for an identical Execution.
     pub waited: bool,
-    /// The executor in a pod of its own that has said it takes work.
-    pub greeted: Option<String>,
     /// The object as the API server answered our last write: the cache may lag behind it.
     pub written: Option<Arc<Execution>>,
     follower: Option<Follower>,
@@ -86,8 +84,6 @@ pub struct Known {
     pub cancelling: bool,
     /// See [`Live::unanswered`].
     pub unanswered: bool,
-    /// See [`Live::greeted`].
-    pub greeted: Option<String>,
 }
 
 /// What is left of an Execution that is gone: whom to tell.
@@ -130,7 +126,6 @@ impl Tracker {
             cancelling: false,
             unanswered: false,
             waited: false,
-            greeted: None,
             written: None,
             follower: None,
         });
@@ -150,7 +145,6 @@ impl Tracker {
                     .map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now())),
                 cancelling: live.cancelling,
                 unanswered: live.unanswered,
-                greeted: live.greeted.clone(),
             }
         })
     }

@@ -159,7 +159,6 @@ mod tests {
                 template: "new".into(),
                 stage,
                 established: stage != Stage::Starting,
-                runs: stage != Stage::Starting,
                 ip: None,
                 node: None,
                 deadline: None,

@@ -21,8 +21,6 @@ pub struct Member {
     pub stage: Stage,
     /// Whether its executor was ever given a runner, and so may have, or have had, attempts.
     pub established: bool,
-    /// Whether its executor runs now, with a runner or without.
-    pub runs: bool,
     /// Its address.
     pub ip: Option<String>,
     /// Its node.
@@ -67,7 +65,6 @@ impl Member {
             template: labels.and_then(|labels| labels.get(pod::TEMPLATE_LABEL)).cloned().unwrap_or_default(),
             stage,
             established,
-            runs: runs(pod),
             ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty()),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             deadline: meta.deletion_timestamp.as_ref().map(|time| time.0),
@@ -79,15 +76,6 @@ impl Member {
             last_word: trouble::last_word(&name, pod),
             name,
         }
-    }
-
-    /// The same where its executor itself has said that it takes work: the kubelet says so up to a second later.
-    #[must_use]
-    pub fn greeted(self) -> Self {
-        if self.trouble.is_some() || !matches!(self.stage, Stage::Starting | Stage::Faltering) {
-            return self;
-        }
-        Self { stage: Stage::Serving, established: true, ..self }
     }
 
     /// Whether it counts as one of the pods that are wanted.
@@ -108,13 +96,6 @@ fn stage(pod: &Pod, established: bool) -> Stage {
         () if established => Stage::Faltering,
         () => Stage::Starting,
     }
-}
-
-fn runs(pod: &Pod) -> bool {
-    let statuses = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref());
-    let running =
-        |container: &ContainerStatus| container.state.as_ref().is_some_and(|state| state.running.is_some());
-    statuses.unwrap_or_default().iter().any(|container| container.name == "executor" && running(container))
 }
 
 /// Whether the workload's container was ever started. Before, the executor has no runner, so nobody is told that the pod
@@ -180,25 +161,6 @@ mod tests {
 
     use super::samples::{POOL, container, pod, serving, waiting};
     use super::*;
-
-    #[test]
-    fn what_an_executor_said_itself_counts_before_the_kubelet_says_it() {
-        let status = |workload, phase: &str| {
-            let member = Member::of(
-                POOL,
-                &pod(3, &json!({"phase": phase, "podIP": "10.0.0.7", "containerStatuses": [workload]}), None),
-            );
-            let greeted = member.clone().greeted();
-            (member.stage, greeted.stage, greeted.established)
-        };
-        let fresh = || container("workload", waiting("PodInitializing", ""), json!({}), 0);
-        let no_image = container("workload", waiting("ErrImagePull", ""), json!({}), 0);
-        let runs = container("workload", json!({"running": {}}), json!({}), 0);
-        assert_eq!(status(fresh(), "Pending"), (Stage::Starting, Stage::Serving, true));
-        assert_eq!(status(runs, "Running"), (Stage::Faltering, Stage::Serving, true));
-        assert_eq!(status(no_image, "Pending"), (Stage::Starting, Stage::Starting, false));
-        assert_eq!(status(fresh(), "Failed"), (Stage::Over, Stage::Over, false));
-    }
 
     #[test]
     fn each_status_has_its_stage() {
