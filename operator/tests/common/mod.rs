@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -24,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) struct Pki {
     folder: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
+    issued: AtomicUsize,
 }
 
 /// A server that stops when this is dropped.
@@ -40,15 +42,16 @@ impl Pki {
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.crt"), issuer.pem()).unwrap();
-        Self { folder, issuer }
+        Self { folder, issuer, issued: AtomicUsize::new(0) }
     }
 
-    /// Certificate and key for these names.
+    /// Certificate and key for these names, in files that nobody else is given: a process may still be reading the last ones.
     pub(crate) fn issue(&self, name: &str, subjects: &[&str]) -> (PathBuf, PathBuf) {
         let names: Vec<String> = subjects.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let paths = (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
+        let number = self.issued.fetch_add(1, Ordering::Relaxed);
+        let paths = (self.path(&format!("{name}-{number}.crt")), self.path(&format!("{name}-{number}.key")));
         std::fs::write(&paths.0, certificate.pem()).unwrap();
         std::fs::write(&paths.1, key.serialize_pem()).unwrap();
         paths
