@@ -70,7 +70,7 @@ impl Gates {
         }
     }
 
-    /// `key` has ended and does not start any more: it stands in no line, and where it was called up the next one is.
+    /// `key` has ended, or is gone, and does not start any more: it stands in no line, and where it was called up the next one is.
     pub fn forget(&self, key: &Key) {
         let mut called = Vec::new();
         for line in self.lock().values_mut() {

@@ -125,6 +125,7 @@ pub async fn executions(watching: Watching, context: Context, mut cache: Writer<
                 Event::Delete(object) => {
                     let uid = object.meta().uid.as_deref().unwrap_or_default();
                     context.flights.vanished(uid);
+                    context.gates.forget(&Key::of(&object));
                     if let Some(orphan) = context.tracker.forget(uid) {
                         execution::abandon(&context, orphan);
                     }

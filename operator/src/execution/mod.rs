@@ -161,7 +161,6 @@ async fn conclude(
         let orphan = Orphan { endpoint, uid: plan.uid.clone(), attempt: end.attempts };
         tokio::spawn(release(context.clone(), Some(orphan), plan.clone()));
     } else if end.result != ResultReason::ProofRejected {
-        context.gates.forget(&plan.key);
         // The journal of an executor whose proof was refused is evidence, and stays with its pod.
         tokio::spawn(release(context.clone(), None, plan.clone()));
     }
