@@ -11,7 +11,7 @@
 //! |---|---|
 //! | command line, start and end | [`args`], [`run`] |
 //! | what reconcilers share | [`context`] |
-//! | events to caches and queues | [`watching`], [`queue`], [`backoff`] |
+//! | events to caches and queues; whether caches can be believed | [`watching`], [`view`], [`queue`], [`backoff`] |
 //! | the three kinds | [`execution`], [`proof_bundle`], [`executor_pool`] |
 //! | executors: who counts, calls, outages, full queues | [`fleet`], [`dispatch`], [`health`], [`gates`] |
 //! | pods of single Executions | [`dedicated`] |
@@ -39,4 +39,5 @@ pub mod metrics;
 pub mod proof_bundle;
 pub mod queue;
 pub mod run;
+pub mod view;
 pub mod watching;

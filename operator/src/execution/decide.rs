@@ -63,7 +63,7 @@ pub struct Observed {
     pub pool: Pool,
     /// The pod of this attempt, if it is to have one of its own.
     pub own: Option<Own>,
-    /// What policies say; asked before a start only.
+    /// What policies say. It counts before a start only.
     pub admission: Admission,
     /// What this process knows.
     pub known: Known,

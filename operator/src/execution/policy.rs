@@ -18,6 +18,7 @@ use requiem_crds::admission::{self, Binding, Kind, Policy, Verdict, Violation};
 use super::validate::Plan;
 use crate::context::Guarded;
 use crate::queue::Key;
+use crate::view::View;
 
 /// What all policies together say about one Execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,17 +62,6 @@ struct Shelf {
     coming: BTreeMap<Key, Policy>,
 }
 
-/// Whether a shelf can be believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum View {
-    /// It was not filled yet.
-    Empty,
-    /// It follows the cluster.
-    Live,
-    /// It does not, and this is why.
-    Blind(String),
-}
-
 // === impl Policies ===
 
 impl Policies {
@@ -93,7 +83,7 @@ impl Policies {
             Event::InitDone => {
                 let now = std::mem::take(&mut shelf.coming);
                 let before = std::mem::replace(&mut shelf.entries, now);
-                let back = shelf.turn(View::Live);
+                let back = shelf.view.filled();
                 // While nobody watched, some may have come and gone.
                 return (back || before != shelf.entries).then_some(Reach::Everywhere);
             }
@@ -109,19 +99,17 @@ impl Policies {
         None
     }
 
-    /// A watch has failed; `void` says that what it has shown does not count any more: the right is gone, or the definition.
-    /// What is known counts on through any other outage. Says whether that is news.
+    /// A watch has failed: see [`View::failed`]. Says whether that is news.
     pub fn failed(&self, kind: Kind, void: bool, error: &str) -> bool {
         let mut book = self.lock();
         let Some(shelf) = book.shelf(kind) else { return false };
-        if !void && shelf.view == View::Live {
-            return false;
-        }
         let kind = kind.as_str();
-        shelf.turn(View::Blind(format!(
-            "the operator cannot watch objects of kind {kind}, and starts nothing without them: {error}; install the \
-             definition, and give the operator the rights that docs/operator.md lists"
-        )))
+        shelf.view.failed(void, || {
+            format!(
+                "the operator cannot watch objects of kind {kind}, and starts nothing without them: {error}; install the \
+                 definition, and give the operator the rights that docs/operator.md lists"
+            )
+        })
     }
 
     /// What all policies say about `plan`.
@@ -167,12 +155,6 @@ impl Book {
 impl Shelf {
     const fn new() -> Self {
         Self { view: View::Empty, entries: BTreeMap::new(), coming: BTreeMap::new() }
-    }
-
-    fn turn(&mut self, to: View) -> bool {
-        let news = self.view != to;
-        self.view = to;
-        news
     }
 
     /// The policies that lie in `namespace`, and those of the cluster, by name.

@@ -17,23 +17,13 @@ use crate::context::Context;
 use crate::dedicated;
 use crate::fleet::{Post, Roster};
 use crate::queue::Key;
+use crate::view::View;
 
 /// The operator's view of pods. Clones share it.
 #[derive(Clone)]
 pub struct Pods {
     cache: Store<Pod>,
     view: Arc<Mutex<View>>,
-}
-
-/// Whether the cache can be believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum View {
-    /// It was not filled yet.
-    Empty,
-    /// It follows the cluster.
-    Live,
-    /// It does not, and this is why.
-    Blind(String),
 }
 
 /// Why the pods of a pool are not known.
@@ -53,18 +43,14 @@ impl Pods {
 
     /// The cache was filled, again or for the first time. Says whether that is news.
     pub fn filled(&self) -> bool {
-        self.turn(View::Live)
+        self.view().filled()
     }
 
-    /// The watch has failed. What the cache holds counts on through an outage, and not when the right to see pods is
-    /// gone. Says whether that is news.
+    /// The watch has failed: see [`View::failed`]. Says whether that is news.
     pub fn failed(&self, forbidden: bool, error: &str) -> bool {
-        if !forbidden && *self.view() == View::Live {
-            return false;
-        }
-        self.turn(View::Blind(format!(
-            "the operator cannot watch pods: {error}; give it the rights that docs/operator.md lists"
-        )))
+        self.view().failed(forbidden, || {
+            format!("the operator cannot watch pods: {error}; give it the rights that docs/operator.md lists")
+        })
     }
 
     /// The pods of `pool`.
@@ -131,13 +117,6 @@ impl Pods {
             View::Empty => Err(Unseen::Yet),
             View::Blind(why) => Err(Unseen::Because(why.clone())),
         }
-    }
-
-    fn turn(&self, to: View) -> bool {
-        let mut view = self.view();
-        let news = *view != to;
-        *view = to;
-        news
     }
 
     fn view(&self) -> std::sync::MutexGuard<'_, View> {

@@ -164,7 +164,9 @@ pub(crate) fn judge(
     threshold: Threshold,
 ) -> Vec<Judgement> {
     let (old, fresh) = (base.wall_us(), new.wall_us());
-    let (is_apart, is_tail_alone) = (is_apart(&old, &fresh), is_tail_alone(&old, &fresh));
+    let whole = sorted(&old).zip(sorted(&fresh));
+    let (is_apart, is_tail_alone) =
+        whole.map_or((false, false), |(old, fresh)| (is_apart(&old, &fresh), is_tail_alone(&old, &fresh)));
     let judgement = |(figure, (name, percent)): (&Figure, (&'static str, u32))| {
         let is_above = threshold.is_exceeded(figure.new.low_us, figure.base.high_us);
         let is_steady = is_above_throughout(&old, &fresh, percent, threshold);
@@ -183,25 +185,25 @@ pub(crate) fn judge(
 fn is_above_throughout(base: &[u64], new: &[u64], percent: u32, threshold: Threshold) -> bool {
     let of_parts = |taken: &[u64]| {
         let part = |number| &taken[number * taken.len() / PARTS..(number + 1) * taken.len() / PARTS];
-        let sorted = (0..PARTS).filter_map(|number| Sorted::new(part(number).iter().copied()));
-        sorted.map(|sorted| sorted.percentile(percent)).collect::<Vec<_>>()
+        let parts = (0..PARTS).filter_map(|number| sorted(part(number)));
+        parts.map(|part| part.percentile(percent)).collect::<Vec<_>>()
     };
     let (highest, lowest) = (of_parts(base).into_iter().max(), of_parts(new).into_iter().min());
     highest.zip(lowest).is_some_and(|(base, new)| threshold.is_exceeded(new, base))
 }
 
 /// Whether each median lies beyond nine in ten of the other's runs.
-fn is_apart(base: &[u64], new: &[u64]) -> bool {
-    let sorted = |taken: &[u64]| Sorted::new(taken.iter().copied());
-    sorted(base).zip(sorted(new)).is_some_and(|(base, new)| {
-        new.percentile(50) > base.percentile(90) && new.percentile(10) > base.percentile(50)
-    })
+fn is_apart(base: &Sorted, new: &Sorted) -> bool {
+    new.percentile(50) > base.percentile(90) && new.percentile(10) > base.percentile(50)
 }
 
 /// Whether three in four runs are as fast as before.
-fn is_tail_alone(base: &[u64], new: &[u64]) -> bool {
-    let body = |taken: &[u64]| Sorted::new(taken.iter().copied()).map(|sorted| sorted.percentile(75));
-    body(base).zip(body(new)).is_some_and(|(base, new)| !ALONE.is_exceeded(new, base))
+fn is_tail_alone(base: &Sorted, new: &Sorted) -> bool {
+    !ALONE.is_exceeded(new.percentile(75), base.percentile(75))
+}
+
+fn sorted(taken: &[u64]) -> Option<Sorted> {
+    Sorted::new(taken.iter().copied())
 }
 
 /// What differs between both machines, if two results may be compared at all.

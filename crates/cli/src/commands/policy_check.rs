@@ -114,8 +114,8 @@ fn text(checked: &Checked) -> String {
     for one in &checked.executions {
         let verdict = match (one.violations.len(), one.policies.len()) {
             (0, 0) => "admitted: no policy speaks of its namespace".to_owned(),
-            (0, speaking) => format!("admitted by {}", plural(speaking, "policy", "policies")),
-            (broken, _) => format!("refused, {}", plural(broken, "broken rule", "broken rules")),
+            (0, speaking) => format!("admitted by {}", count(speaking as u64, "policy", "policies")),
+            (broken, _) => format!("refused, {}", count(broken as u64, "broken rule", "broken rules")),
         };
         let name = format!("{}/{}", one.namespace, one.name);
         out.push_str(&format!("{}: {verdict}\n", printable(&name)));
@@ -124,8 +124,4 @@ fn text(checked: &Checked) -> String {
         }
     }
     out
-}
-
-fn plural(number: usize, one: &str, more: &str) -> String {
-    count(u64::try_from(number).unwrap_or(u64::MAX), one, more)
 }
