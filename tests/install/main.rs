@@ -102,7 +102,7 @@ fn operator_log() -> Result<String, Failure> {
 
 #[test]
 fn a_release_from_its_installation_to_its_end() -> Result<(), Failure> {
-    // A cluster that has never seen Requiem; the suites before this one have brought definitions, rights and a namespace.
+    // A cluster that has never seen Requiem; where the suite of pods ran before, it has brought definitions, rights and a namespace.
     kubectl(&["delete", "--ignore-not-found", "--kustomize", "config/default", "--timeout=120s"])?;
     namespace(HOME, "restricted")?;
     namespace(TEAM, "baseline")?;
