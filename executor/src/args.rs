@@ -26,9 +26,22 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Put the seccomp profile of executor pods into a node's folder.
     InstallProfile(ProfileArgs),
+    /// Wait until the executor beside this process serves; a pod's second container starts after that.
+    AwaitServing(AwaitArgs),
     /// The sandbox's own process; started by `serve`, never by hand.
     #[command(hide = true)]
     Runner,
+}
+
+/// Flags of `await-serving`.
+#[derive(Debug, Args)]
+pub struct AwaitArgs {
+    /// Where it answers probes.
+    #[arg(long, default_value = "127.0.0.1:7480")]
+    pub admin: SocketAddr,
+    /// Seconds after which it is given up.
+    #[arg(long, default_value_t = 120)]
+    pub seconds: u32,
 }
 
 /// Flags of `serve`.

@@ -15,7 +15,8 @@
 //! | what both still name | [`retained`] |
 //! | waiting and running | [`queue`], `workers`, [`runners`] |
 //! | listeners | [`server`] |
-//! | the runner's way into a pod, and the profile's onto a node | [`install`], [`profile`] |
+//! | the runner's way into a pod, who waits for it, and the profile's way onto a node | [`install`], [`awaiting`], [`profile`] |
+//! | a container's first process | [`first`] |
 //! | health; the end | `health`, `farewell` |
 //! | figures | [`metrics`] |
 //! | all of it together | [`daemon`] |
@@ -24,8 +25,10 @@ pub mod admission;
 pub mod archive;
 pub mod args;
 pub mod attempts;
+pub mod awaiting;
 pub mod daemon;
 pub mod execute;
+pub mod first;
 pub mod install;
 pub mod journal;
 pub mod metrics;

@@ -1,10 +1,11 @@
-//! `requiem-executor`: `serve` runs attempts, `install-profile` prepares a node, `runner` is the sandbox's own process. Under the name `requiem-runner`, as it
+//! `requiem-executor`: `serve` runs attempts, `await-serving` waits for one that does, `install-profile` prepares a node, `runner` is the sandbox's own process. Under the name `requiem-runner`, as it
 //! is installed for a pod's workload container, the program is the runner alone.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use requiem_executor::args::{Cli, Command};
+use requiem_executor::first;
 use requiem_executor::install::{is_runner, run_as_runner};
 
 fn main() -> ExitCode {
@@ -13,7 +14,12 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command {
         Command::Runner => requiem_sandbox::runner_main(),
+        Command::AwaitServing(args) => requiem_executor::awaiting::main(&args),
         Command::InstallProfile(args) => requiem_executor::profile::main(&args),
-        Command::Serve(args) => requiem_executor::daemon::main((*args).into()),
+        Command::Serve(_) if first::is_first() => first::main(),
+        Command::Serve(args) => {
+            first::take_signals();
+            requiem_executor::daemon::main((*args).into())
+        }
     }
 }

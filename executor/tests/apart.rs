@@ -94,6 +94,25 @@ async fn a_runner_in_its_own_container_comes_is_tried_out_and_works() {
     assert_eq!(daemon.metric("requiem_executor_runner_connected").await, 1.0);
 }
 
+/// A container runtime that executes something in a container becomes root in the user namespace of its first process.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_process_keeps_the_containers_namespaces_and_ends_as_the_executor_does() {
+    let pod = Pod::new(Tier::T1);
+    let daemon = pod.executor(&[]);
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+    let first = common::pod::first_child(daemon.pid());
+    let executor = common::pod::first_child(first);
+    assert_eq!(namespace(&first.to_string()), namespace("self"));
+    assert_ne!(namespace(&executor.to_string()), namespace("self"), "it mounts inputs in its own");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(executor.try_into().unwrap()), Signal::SIGKILL)
+        .unwrap();
+    assert_eq!(daemon.wait().code(), Some(137));
+
+    let daemon = pod.executor(&[]);
+    daemon.signal_inner(Signal::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_run_of_a_runner_that_dies_ends_and_the_next_runner_is_tried_out() {
     let pod = Pod::new(Tier::T1);

@@ -69,7 +69,9 @@ fn pod((_, host_users, proc_mount, profile, _): &Tier) -> Value {
     let executor = json!({
         "name": "executor", "image": reference(REGISTRY, "executor"), "imagePullPolicy": "Never",
         "restartPolicy": "Always", "args": arguments, "securityContext": security,
-        "startupProbe": {"httpGet": {"path": "/healthz", "port": 9180}, "periodSeconds": 1, "failureThreshold": 60},
+        "lifecycle": {"postStart": {"exec": {"command": [
+            "/usr/bin/requiem-executor", "await-serving", "--admin", "127.0.0.1:9180",
+        ]}}},
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": 9180}, "periodSeconds": 1},
         "volumeMounts": [mount("bin", false), mount("run", false), mount("store", false), mount("tls", true)],
     });

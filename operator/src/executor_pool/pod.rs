@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, HostPathVolumeSource,
-    LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration,
-    TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, ExecAction, HTTPGetAction,
+    HostPathVolumeSource, Lifecycle, LifecycleHandler, LocalObjectReference,
+    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements,
+    SeccompProfile, SecretVolumeSource, SecurityContext, Toleration, TopologySpreadConstraint, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
@@ -130,11 +131,6 @@ fn spec(template: &Template<'_>, name: &str) -> PodSpec {
 
 fn executor(template: &Template<'_>, name: &str) -> Container {
     let pods = template.pods;
-    let probe = |path: &str| HTTPGetAction {
-        path: Some(path.to_owned()),
-        port: IntOrString::Int(ADMIN_PORT),
-        ..HTTPGetAction::default()
-    };
     let port = |name: &str, port| ContainerPort {
         name: Some(name.to_owned()),
         container_port: port,
@@ -149,15 +145,15 @@ fn executor(template: &Template<'_>, name: &str) -> Container {
         args: Some(arguments(pods, name)),
         ports: Some(vec![port("https", PORT), port("admin", ADMIN_PORT)]),
         security_context: Some(security(pods, None)),
-        startup_probe: Some(Probe {
-            http_get: Some(probe("/healthz")),
-            period_seconds: Some(1),
-            failure_threshold: Some(120),
-            ..Probe::default()
-        }),
+        // The workload's container starts when this has returned. A startup probe is asked once per second only.
+        lifecycle: Some(Lifecycle { post_start: Some(await_serving()), ..Lifecycle::default() }),
         // No liveness probe: killing an executor that is slow would lose what runs.
         readiness_probe: Some(Probe {
-            http_get: Some(probe("/readyz")),
+            http_get: Some(HTTPGetAction {
+                path: Some("/readyz".to_owned()),
+                port: IntOrString::Int(ADMIN_PORT),
+                ..HTTPGetAction::default()
+            }),
             period_seconds: Some(2),
             timeout_seconds: Some(5),
             ..Probe::default()
@@ -176,6 +172,15 @@ fn executor(template: &Template<'_>, name: &str) -> Container {
             mount("tls", true),
         ]),
         ..Container::default()
+    }
+}
+
+fn await_serving() -> LifecycleHandler {
+    let admin = format!("127.0.0.1:{ADMIN_PORT}");
+    let command = ["/usr/bin/requiem-executor", "await-serving", "--admin", &admin].map(str::to_owned);
+    LifecycleHandler {
+        exec: Some(ExecAction { command: Some(command.into()) }),
+        ..LifecycleHandler::default()
     }
 }
 

@@ -100,7 +100,13 @@ fn in_container(pod: &str, container: &ContainerStatus) -> Option<Trouble> {
         _ => {
             let ended = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
             let now = container.state.as_ref().and_then(|state| state.terminated.as_ref());
-            now.or(ended).map(|end| crashed(pod, container, end))
+            match now.or(ended) {
+                // It was told to end, because the hook that waits for it failed.
+                ended if reason == "PostStartHookError" && ended.is_none_or(|end| end.exit_code == 0) => {
+                    Some(uncreated(pod, container, reason, &said))
+                }
+                ended => ended.map(|end| crashed(pod, container, end)),
+            }
         }
     }
 }
@@ -336,6 +342,11 @@ mod tests {
         check(workload(loops.clone(), killed), "ExecutorCrashing", &["resources.workload"]);
         let ended = json!({"terminated": {"exitCode": 2, "reason": "Error", "message": "the store cannot be opened"}});
         check(executor(loops, ended), "ExecutorCrashing", &["ended with 2", "the store cannot be opened"]);
+        let hook = waiting("PostStartHookError", "no executor serves within 120 s");
+        let told = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
+        check(executor(hook.clone(), told), "ExecutorCrashing", &["PostStartHookError", "within 120 s"]);
+        let died = json!({"terminated": {"exitCode": 2, "message": "the store cannot be opened"}});
+        check(executor(hook, died), "ExecutorCrashing", &["ended with 2", "the store cannot be opened"]);
         let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "low on ephemeral-storage"});
         check(evicted, "ExecutorCrashing", &["Evicted", "low on ephemeral-storage"]);
     }
