@@ -52,6 +52,19 @@ pub enum Verdict {
     Refused(Vec<Violation>),
 }
 
+/// Names of all rules: fields of a policy's spec.
+pub const RULES: [&str; 9] = [
+    "pools",
+    "ownPods",
+    "images",
+    "tiers",
+    "requiredLayers",
+    "maxLimits",
+    "envFromSecrets",
+    "earlierResults",
+    "unpublishedProofs",
+];
+
 /// One rule that an Execution breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -498,6 +511,14 @@ mod tests {
         change(&mut object.spec);
         let (request, _) = convert::to_request(&object.spec).unwrap();
         judge(policies.iter(), &Asked::of(&object, &request))
+    }
+
+    #[test]
+    fn every_rule_is_named() {
+        let schema = serde_json::to_value(schemars::schema_for!(PolicyRules)).unwrap();
+        let fields = schema["properties"].as_object().unwrap().keys().map(String::as_str);
+        let named: std::collections::BTreeSet<&str> = RULES.into_iter().collect();
+        assert_eq!(fields.collect::<std::collections::BTreeSet<_>>(), named);
     }
 
     type Change = fn(&mut ExecutionSpec);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use requiem_model::attempt::{AttemptState, SealedAttempt, StartAttempt};
 use requiem_model::result::FailureReason;
@@ -43,6 +43,8 @@ pub struct Job {
     pub request: ExecutionRequest,
     /// Texts to be put into the store first.
     pub inline: Vec<String>,
+    /// Since when it waits.
+    pub queued: Instant,
 }
 
 /// How an attempt ended.
@@ -161,7 +163,8 @@ impl Attempts {
         }
         let key = AttemptKey::of(&asked.identity);
         let entry = table.insert(Entry::new(asked, AttemptState::Queued));
-        let job = Job { entry: Arc::clone(&entry), request: call.request, inline: call.inline };
+        let (request, inline) = (call.request, call.inline);
+        let job = Job { entry: Arc::clone(&entry), request, inline, queued: Instant::now() };
         if self.queue.push(key.clone(), job).is_err() {
             table.remove(&key);
             return Err(StartError::QueueFull);

@@ -189,6 +189,7 @@ impl Daemon {
         let attempts = Attempts::new(journal, &replay, config.queue, config.keep_acked).once(config.once);
         let attempts = Arc::new(attempts);
         let metrics = Arc::new(Metrics::new()?);
+        metrics.slots.set(i64::try_from(config.slots).unwrap_or(i64::MAX));
         let runners = runners(config, &metrics)?;
         let system = |what| move |source| StartupError::System { what, source };
         let workshop = Arc::new(Workshop {

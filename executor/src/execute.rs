@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use requiem_cas::{Durability, TenantStore};
+use requiem_cas::{Durability, Receipt, TenantStore};
 use requiem_model::attempt::{Identity, SealedAttempt};
 use requiem_model::result::FailureReason;
 use requiem_model::{BlobDigest, ExecutionRequest, Failure, RequestDigest};
@@ -68,8 +68,38 @@ pub struct SealedRun {
     pub blobs: Vec<InlineBlob>,
     /// Where the time went.
     pub timings: Timings,
-    /// New bytes of texts and streams in the store.
-    pub stored_bytes: u64,
+    /// What became of texts and streams in the store.
+    pub stored: Stored,
+}
+
+/// What became of texts and streams that were put into the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Bytes that were new.
+    pub bytes: u64,
+    /// Objects that were new.
+    pub new: u64,
+    /// Objects that it had.
+    pub known: u64,
+}
+
+impl Stored {
+    /// What one put did.
+    pub(crate) fn of(receipt: &Receipt) -> Self {
+        match receipt.deduplicated {
+            true => Self { known: 1, ..Self::default() },
+            false => Self { bytes: receipt.bytes, new: 1, known: 0 },
+        }
+    }
+}
+
+impl std::ops::Add for Stored {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        let Self { bytes, new, known } = other;
+        Self { bytes: self.bytes + bytes, new: self.new + new, known: self.known + known }
+    }
 }
 
 /// When a run began and ended, in milliseconds since 1970; the end is the beginning plus elapsed time, so it
@@ -113,8 +143,8 @@ pub fn execute(
         seal::seal(&body, &ran.stdout.tail, &ran.stderr.tail).map(|sealed| (body, sealed))
     })?;
     let blobs = [ran.stdout.inline.take(), ran.stderr.inline.take()].into_iter().flatten().collect();
-    let stored_bytes = stored + ran.stdout.stored + ran.stderr.stored;
-    Ok(SealedRun { sealed, body, blobs, timings, stored_bytes })
+    let stored = stored + ran.stdout.stored + ran.stderr.stored;
+    Ok(SealedRun { sealed, body, blobs, timings, stored })
 }
 
 /// Whether `request` may be run at all: in normal form, inside every bound, and such that its result can be

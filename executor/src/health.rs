@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::attempts::{Attempts, unix_millis};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Room};
 use crate::runners::Runners;
 use crate::server::identity::Identity;
 
@@ -72,6 +72,11 @@ impl Health {
         self.metrics.certificate_expiry.set(self.identity.condition().not_after);
         self.metrics.runner_connected.set(i64::from(self.runners.report().is_ok()));
         self.metrics.draining.set(i64::from(self.attempts.is_draining()));
+        // A file system that does not say how large it is leaves the figures as they were.
+        if let Ok(stat) = rustix::fs::statvfs(&self.store) {
+            let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+            self.metrics.room(&Room { size: bytes(stat.f_blocks), free: bytes(stat.f_bavail) });
+        }
         self.metrics.text(self.attempts.journal().stats(), self.runners.restarts())
     }
 }

@@ -44,5 +44,5 @@ mod recover;
 mod steps;
 mod workers;
 
-pub use execute::{Deps, Keep, SealedRun, Timings, check_request, execute, executor_claim};
+pub use execute::{Deps, Keep, SealedRun, Stored, Timings, check_request, execute, executor_claim};
 pub use steps::seal::ENGINE;

@@ -1,6 +1,10 @@
-//! What a scraper sees. Every label has a bounded set of values: reasons, layers, statuses.
+//! What a scraper sees. Every label has a bounded set of values: reasons, layers, statuses; never names, UIDs or paths.
+//!
+//! Every count is there from the start, at zero, for each value that its labels may have: `rate` and `increase` see only what moved
+//! between two scrapes, so a count that first appears at 1 would hide its first case. `docs/reference/metrics.md` is made from that.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -10,8 +14,9 @@ use prometheus::{
 use requiem_model::SandboxReport;
 use requiem_model::policy::Layer;
 use requiem_model::report::Status;
+use requiem_model::result::FailureReason;
 
-use crate::execute::Timings;
+use crate::execute::{Stored, Timings};
 use crate::journal::JournalStats;
 
 /// All metrics of one executor.
@@ -22,13 +27,17 @@ pub struct Metrics {
     pub queue_depth: IntGauge,
     /// Attempts in a slot.
     pub running: IntGauge,
+    /// Attempts that may be in a slot at the same time.
+    pub slots: IntGauge,
+    queue: Histogram,
+    fetch: Histogram,
     stage: Histogram,
     mount: Histogram,
     run: Histogram,
+    collect: Histogram,
     seal: Histogram,
     total: Histogram,
-    /// Bytes that attempts put into the store and that were not there before.
-    pub stored_bytes: IntCounter,
+    store: StoreFigures,
     /// Calls refused because the queue was full.
     pub refused: IntCounter,
     /// When the endpoint's certificate expires.
@@ -43,12 +52,73 @@ pub struct Metrics {
     layers: IntGaugeVec,
 }
 
+/// What attempts put into the store, and the room that is left.
+struct StoreFigures {
+    bytes: IntCounter,
+    puts: IntCounterVec,
+    size: IntGauge,
+    free: IntGauge,
+}
+
+/// The file system of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Its size, in bytes.
+    pub size: u64,
+    /// What this process may still write, in bytes.
+    pub free: u64,
+}
+
+impl StoreFigures {
+    fn new(reg: &Registry) -> Result<Self, prometheus::Error> {
+        let puts = IntCounterVec::new(
+            opts("store_puts_total", "Texts and streams of attempts that the store took, or had already."),
+            &["result"],
+        );
+        Ok(Self {
+            bytes: keep(
+                reg,
+                counter("stored_bytes_total", "New bytes of texts and streams that attempts put into the store."),
+            )?,
+            puts: keep(reg, puts)?,
+            size: keep(reg, gauge("store_size_bytes", "Size of the file system with the store."))?,
+            free: keep(
+                reg,
+                gauge("store_free_bytes", "What the executor may still write to the file system of the store."),
+            )?,
+        })
+    }
+}
+
 impl Metrics {
     /// Registers everything.
     ///
     /// # Errors
     /// Two metrics of the same name: a mistake in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
+        let metrics = Self::empty()?;
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Shows every count at zero.
+    fn begin(&self) {
+        let failures = FailureReason::ALL.map(FailureReason::as_str);
+        for reason in RESULTS.into_iter().chain(failures) {
+            self.attempts.with_label_values(&[reason]);
+        }
+        for result in [NEW, KNOWN] {
+            self.store.puts.with_label_values(&[result]);
+        }
+        // No layer is in any state before the probe run has been seen.
+        for layer in Layer::ALL {
+            for (_, status) in STATUSES {
+                self.layers.with_label_values(&[layer.name(), status]);
+            }
+        }
+    }
+
+    fn empty() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let reg = &registry;
         Ok(Self {
@@ -61,6 +131,12 @@ impl Metrics {
             )?,
             queue_depth: keep(reg, gauge("queue_depth", "Attempts that wait for a slot."))?,
             running: keep(reg, gauge("running", "Attempts in a slot."))?,
+            slots: keep(reg, gauge("slots", "Attempts that may be in a slot at the same time."))?,
+            queue: keep(reg, histogram("queue_seconds", "Time that an attempt waited for a slot.", 50e-6))?,
+            fetch: keep(
+                reg,
+                histogram("fetch_seconds", "Time to put texts of the call and to look for inputs.", 50e-6),
+            )?,
             stage: keep(reg, histogram("stage_seconds", "Time to make inputs mountable.", 50e-6))?,
             mount: keep(
                 reg,
@@ -70,12 +146,10 @@ impl Metrics {
                 reg,
                 histogram("run_seconds", "Time in the sandbox, set-up and tear-down included.", 0.001),
             )?,
+            collect: keep(reg, histogram("collect_seconds", "Time to put outputs into the store.", 50e-6))?,
             seal: keep(reg, histogram("seal_seconds", "Time to seal the bundle.", 50e-6))?,
             total: keep(reg, histogram("attempt_seconds", "Time from slot to durable end.", 0.001))?,
-            stored_bytes: keep(
-                reg,
-                counter("stored_bytes_total", "New bytes that attempts put into the store."),
-            )?,
+            store: StoreFigures::new(reg)?,
             refused: keep(reg, counter("refused_total", "Attempts refused because the queue was full."))?,
             certificate_expiry: keep(
                 reg,
@@ -107,11 +181,42 @@ impl Metrics {
 
     /// Takes the times of one attempt that came to a result.
     pub fn observe(&self, timings: &Timings, total_seconds: f64) {
-        self.stage.observe(timings.stage.as_secs_f64());
-        self.mount.observe(timings.mount.as_secs_f64());
-        self.run.observe(timings.run.as_secs_f64());
-        self.seal.observe(timings.seal.as_secs_f64());
+        let Timings { fetch, stage, mount, run, collect, seal } = timings;
+        self.fetch.observe(fetch.as_secs_f64());
+        self.stage.observe(stage.as_secs_f64());
+        self.mount.observe(mount.as_secs_f64());
+        self.run.observe(run.as_secs_f64());
+        self.collect.observe(collect.as_secs_f64());
+        self.seal.observe(seal.as_secs_f64());
         self.total.observe(total_seconds);
+    }
+
+    /// An attempt leaves the queue for a slot.
+    pub fn begun(&self, waited: Duration) {
+        self.queue.observe(waited.as_secs_f64());
+    }
+
+    /// What an attempt put into the store.
+    pub fn stored(&self, stored: &Stored) {
+        let Stored { bytes, new, known } = stored;
+        self.store.bytes.inc_by(*bytes);
+        self.store.puts.with_label_values(&[NEW]).inc_by(*new);
+        self.store.puts.with_label_values(&[KNOWN]).inc_by(*known);
+    }
+
+    /// The room that is left for the store.
+    pub fn room(&self, room: &Room) {
+        let Room { size, free } = room;
+        self.store.size.set(i64::try_from(*size).unwrap_or(i64::MAX));
+        self.store.free.set(i64::try_from(*free).unwrap_or(i64::MAX));
+    }
+
+    /// All that may ever be served, for the catalogue: nothing has happened yet.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`].
+    pub fn catalogue() -> Result<String, prometheus::Error> {
+        Ok(Self::new()?.text(&JournalStats::default(), 0))
     }
 
     /// Shows what the probe run observed.
@@ -137,6 +242,14 @@ impl Metrics {
         }
     }
 }
+
+/// Reasons of attempts that have a result.
+const RESULTS: [&str; 6] =
+    ["Succeeded", "NonZeroExit", "Signalled", "TimedOut", "OutOfMemory", "OutputMissing"];
+/// The store took new bytes.
+const NEW: &str = "new";
+/// The store had the object.
+const KNOWN: &str = "known";
 
 const STATUSES: [(Status, &str); 5] = [
     (Status::Enforced, "enforced"),
@@ -171,4 +284,50 @@ fn gauge(name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
 fn histogram(name: &str, help: &str, first: f64) -> Result<Histogram, prometheus::Error> {
     let buckets = prometheus::exponential_buckets(first, 3.0, 12)?;
     Histogram::with_opts(HistogramOpts { common_opts: opts(name, help), buckets })
+}
+
+#[cfg(test)]
+mod tests {
+    use requiem_model::result::Outcome;
+
+    use super::*;
+
+    fn series(text: &str) -> Vec<&str> {
+        text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0)).collect()
+    }
+
+    #[test]
+    fn what_happens_is_counted_where_it_was_shown_at_zero() {
+        let metrics = Metrics::new().unwrap();
+        let before = metrics.text(&JournalStats::default(), 0);
+        assert!(before.contains("requiem_executor_attempts_total{reason=\"TimedOut\"} 0\n"), "{before}");
+        assert!(before.contains("requiem_executor_queue_seconds_count 0\n"), "{before}");
+        for outcome in [
+            Outcome::Exited { code: 0 },
+            Outcome::Exited { code: 1 },
+            Outcome::Signalled { signal: 9 },
+            Outcome::TimedOut,
+            Outcome::OutOfMemory,
+        ] {
+            metrics.ended(outcome.reason());
+        }
+        metrics.ended(FailureReason::StoreFull.as_str());
+        metrics.begun(Duration::from_millis(1));
+        metrics.observe(&Timings::default(), 0.1);
+        metrics.stored(&Stored { bytes: 7, new: 1, known: 2 });
+        metrics.room(&Room { size: 10, free: 3 });
+        let after = metrics.text(&JournalStats::default(), 3);
+        assert_eq!(series(&before), series(&after));
+        for line in [
+            "attempts_total{reason=\"TimedOut\"} 1",
+            "queue_seconds_count 1",
+            "stored_bytes_total 7",
+            "store_puts_total{result=\"known\"} 2",
+            "store_puts_total{result=\"new\"} 1",
+            "store_free_bytes 3",
+            "runner_restarts_total 3",
+        ] {
+            assert!(after.contains(&format!("requiem_executor_{line}\n")), "{line}: {after}");
+        }
+    }
 }

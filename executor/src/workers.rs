@@ -55,11 +55,12 @@ impl Workshop {
     /// One attempt, whatever happens in it: the slot lives on and the attempt gets an end.
     fn attempt(&self, job: &Job) {
         let begun = Instant::now();
+        self.metrics.begun(job.queued.elapsed());
         let run = panic::catch_unwind(panic::AssertUnwindSafe(|| self.run(job)));
         let run = run.unwrap_or_else(|_payload| Err(defect()));
         let (mut reason, end, timings) = match run {
             Ok(run) => {
-                self.metrics.stored_bytes.inc_by(run.stored_bytes);
+                self.metrics.stored(&run.stored);
                 let end = End::Sealed(Box::new(run.sealed), run.blobs);
                 (run.body.execution.result.reason(), end, Some(run.timings))
             }

@@ -33,6 +33,17 @@ pub struct Outage {
     pub draining: bool,
 }
 
+/// How many endpoints there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Those that are not known to be away or to drain.
+    pub present: usize,
+    /// Those that answer and take nothing new.
+    pub draining: usize,
+    /// Those that do not answer.
+    pub away: usize,
+}
+
 /// What is known about endpoints. Clones share it.
 #[derive(Clone)]
 pub struct Health {
@@ -113,6 +124,14 @@ impl Health {
             why: down.why.clone(),
             draining: down.draining,
         })
+    }
+
+    /// How many endpoints of pools there are.
+    pub fn census(&self) -> Census {
+        let state = self.lock();
+        let draining = state.down.values().filter(|down| down.draining).count();
+        let present = state.in_use.len().saturating_sub(state.down.len());
+        Census { present, draining, away: state.down.len() - draining }
     }
 
     /// Waits until `endpoint` is not known to be away.

@@ -108,6 +108,9 @@ struct Act<'a> {
 }
 
 impl ApiError {
+    /// Every code.
+    pub const CODES: [&'static str; 5] = ["Gone", "Fenced", "Exists", "Refused", "NoAnswer"];
+
     /// Stable code.
     pub const fn code(&self) -> &'static str {
         match self {

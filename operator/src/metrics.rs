@@ -1,4 +1,7 @@
 //! What the operator counts. Labels are bounded: kinds, verbs, stable codes; never names, UIDs or endpoints.
+//!
+//! Every count is there from the start, at zero, for each value that its labels may have: `rate` and `increase` see only what moved
+//! between two scrapes, so a count that first appears at 1 would hide its first case. `docs/reference/metrics.md` is made from that.
 
 use std::time::Duration;
 
@@ -6,6 +9,14 @@ use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use requiem_crds::admission::{Kind, RULES};
+use requiem_crds::status::ResultReason;
+use requiem_proof::VerifyError;
+
+use crate::context::kinds;
+use crate::dispatch::DispatchError;
+use crate::health::Census;
+use crate::kubeapi::ApiError;
 
 /// Seconds; from a fast warm run to a long command.
 const BUCKETS: [f64; 14] =
@@ -46,7 +57,37 @@ struct Crew {
     pods: IntCounterVec,
     certificates: IntGaugeVec,
     slots: IntGaugeVec,
+    executors: IntGaugeVec,
 }
+
+/// What reconciles end with.
+const RECONCILED: [&str; 3] = ["done", "waiting", "error"];
+/// Kinds that have a queue and are reconciled.
+const RECONCILED_KINDS: [&str; 4] = [kinds::EXECUTION, kinds::ENDED, kinds::POOL, kinds::BUNDLE];
+/// Methods of calls to executors.
+const METHODS: [&str; 4] = ["GET", "PUT", "POST", "DELETE"];
+/// What the operator writes: (verb, kind).
+const WRITES: [(&str, &str); 8] = [
+    ("update", "Execution"),
+    ("delete", "Execution"),
+    ("update", "ExecutorPool"),
+    ("create", "ProofBundle"),
+    ("update", "ProofBundle"),
+    ("create", "Pod"),
+    ("delete", "Pod"),
+    ("apply", "Secret"),
+];
+/// What happens to executor pods: (action, reason).
+const PODS: [(&str, &str); 8] = [
+    ("created", "Missing"),
+    ("created", "Dedicated"),
+    ("deleted", "Over"),
+    ("deleted", "Surplus"),
+    ("deleted", "Outdated"),
+    ("deleted", "Finished"),
+    ("refused", "QuotaExceeded"),
+    ("refused", "PodRefused"),
+];
 
 impl Election {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
@@ -78,6 +119,12 @@ impl Crew {
                 &["of"],
             )?,
             slots: gauge(registry, "executor_slots", "Slots of all executors that answered last.", &[])?,
+            executors: gauge(
+                registry,
+                "executors",
+                "Executors that pools name or have as pods, by whether they take work, drain, or are away.",
+                &["state"],
+            )?,
         })
     }
 }
@@ -88,6 +135,12 @@ impl Metrics {
     /// # Errors
     /// Never for the names in this file; the type of the registry is passed on.
     pub fn new() -> Result<Self, prometheus::Error> {
+        let metrics = Self::empty()?;
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    fn empty() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         Ok(Self {
             reconciles: counter(
@@ -165,6 +218,54 @@ impl Metrics {
         })
     }
 
+    /// Shows every count at zero.
+    fn begin(&self) {
+        for kind in RECONCILED_KINDS {
+            zero(&self.reconciles, RECONCILED.map(|result| [kind, result]));
+            self.reconcile_seconds.with_label_values(&[kind]);
+        }
+        zero(&self.finished, ResultReason::ALL.map(|reason| [reason.as_str()]));
+        for result in ["succeeded", "failed"] {
+            self.finish_seconds.with_label_values(&[result]);
+        }
+        zero(&self.dispatch_errors, DispatchError::CODES.map(|code| [code]));
+        for method in METHODS {
+            self.dispatch_seconds.with_label_values(&[method]);
+        }
+        for (verb, kind) in WRITES {
+            zero(&self.api_writes, ["ok"].into_iter().chain(ApiError::CODES).map(|result| [verb, kind, result]));
+        }
+        let verdicts = ["Verified", "Unpublished"].into_iter().chain(VerifyError::CODES);
+        zero(&self.proof_verdicts, verdicts.map(|code| [code]));
+        zero(&self.events, ["published", "dropped", "refused", "timeout"].map(|result| [result]));
+        zero(&self.cache, ["hit", "miss", "wait"].map(|result| [result]));
+        zero(&self.expired, ["compacted", "deleted", "observed"].map(|action| [action]));
+        for kind in [Kind::Namespaced, Kind::Cluster] {
+            zero(&self.policy_refusals, RULES.map(|rule| [kind.as_str(), rule]));
+        }
+        zero(&self.election.changes, [["leader"], ["standby"]]);
+        zero(&self.crew.pods, PODS.map(|(action, reason)| [action, reason]));
+    }
+
+    /// All that may ever be served, for the catalogue: as [`Metrics::render`] when nothing has happened, and what the operator knows
+    /// only later besides.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`] and [`Metrics::render`].
+    pub fn catalogue() -> Result<Vec<u8>, prometheus::Error> {
+        let metrics = Self::new()?;
+        let cached = [kinds::POD, Kind::Namespaced.as_str(), Kind::Cluster.as_str()];
+        for kind in RECONCILED_KINDS.into_iter().chain(cached) {
+            metrics.backlog(kind, 0, 0);
+        }
+        for of in ["authority", "operator", "executor"] {
+            metrics.certificate(of, 0);
+        }
+        metrics.crew(0, &Census::default());
+        metrics.leads(false);
+        metrics.render()
+    }
+
     /// One reconcile ended.
     pub fn reconciled(&self, kind: &str, result: &str, took: Duration) {
         self.reconciles.with_label_values(&[kind, result]).inc();
@@ -234,9 +335,14 @@ impl Metrics {
         self.crew.certificates.with_label_values(&[of]).set(not_after);
     }
 
-    /// Slots of all executors.
-    pub fn slots(&self, slots: u64) {
+    /// Slots of all executors, and how many of them there are.
+    pub fn crew(&self, slots: u64, census: &Census) {
         self.crew.slots.with_label_values::<&str>(&[]).set(i64::try_from(slots).unwrap_or(i64::MAX));
+        let Census { present, draining, away } = *census;
+        for (state, count) in [("present", present), ("draining", draining), ("away", away)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.crew.executors.with_label_values(&[state]).set(count);
+        }
     }
 
     /// This operator has won the Lease, or has it no more.
@@ -256,6 +362,13 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+/// Shows a count at zero for each of these values of its labels.
+fn zero<const N: usize>(counts: &IntCounterVec, values: impl IntoIterator<Item = [&'static str; N]>) {
+    for labels in values {
+        counts.with_label_values(&labels);
     }
 }
 
@@ -303,9 +416,38 @@ fn histogram(
 mod tests {
     use super::*;
 
+    fn lines(text: Vec<u8>) -> Vec<String> {
+        String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
+    }
+
     #[test]
-    fn every_metric_shows_once_it_is_used() {
+    fn every_count_is_there_before_anything_happens() {
+        let served = lines(Metrics::new().unwrap().render().unwrap());
+        let catalogue = lines(Metrics::catalogue().unwrap());
+        let families = |lines: &[String]| lines.iter().filter(|line| line.starts_with("# TYPE ")).count();
+        assert_eq!(families(&catalogue), 20, "{catalogue:#?}");
+        for counts in catalogue.iter().filter(|line| line.ends_with(" counter")) {
+            assert!(served.contains(counts), "{counts}");
+        }
+        for zero in [
+            "executions_finished_total{reason=\"ProofRejected\"} 0",
+            "dispatch_errors_total{code=\"Unreachable\"} 0",
+            "api_writes_total{kind=\"Execution\",result=\"Refused\",verb=\"update\"} 0",
+            "execution_seconds_count{result=\"succeeded\"} 0",
+        ] {
+            assert!(served.contains(&name(zero)), "{zero}");
+        }
+        // A date that is not known yet must not look like one that is long past.
+        assert!(!served.iter().any(|line| line.contains("certificate_expiry")), "{served:#?}");
+    }
+
+    #[test]
+    fn what_happens_is_counted_where_it_was_shown_at_zero() {
         let metrics = Metrics::new().unwrap();
+        let series = |text: Vec<u8>| -> Vec<String> {
+            lines(text).iter().filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+        };
+        let before = series(metrics.render().unwrap());
         metrics.reconciled("Execution", "done", Duration::from_millis(3));
         metrics.finished("Succeeded", true, Duration::from_millis(12));
         metrics.dispatch_error("Timeout");
@@ -316,16 +458,11 @@ mod tests {
         metrics.cache("hit");
         metrics.expired("compacted");
         metrics.policy_refusal("ExecutionPolicy", "maxLimits");
-        metrics.backlog("Execution", 1, 2);
         metrics.pod("created", "Missing");
-        metrics.certificate("authority", 1);
-        metrics.slots(4);
-        metrics.leads(true);
-        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
-        let families = text.lines().filter(|line| line.starts_with("# TYPE requiem_operator_")).count();
-        assert_eq!(families, 19, "{text}");
-        assert!(text.contains(
-            "requiem_operator_api_writes_total{kind=\"Execution\",result=\"ok\",verb=\"update\"} 1"
-        ));
+        assert_eq!(series(metrics.render().unwrap()), before);
+        let text = lines(metrics.render().unwrap());
+        for one in ["cache_total{result=\"hit\"} 1", "dispatch_errors_total{code=\"Timeout\"} 1"] {
+            assert!(text.contains(&name(one)), "{one}");
+        }
     }
 }

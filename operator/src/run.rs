@@ -329,7 +329,7 @@ async fn sample(context: Context, mut stop: watch::Receiver<bool>) {
         for kind in [Kind::Namespaced, Kind::Cluster] {
             metrics.backlog(kind.as_str(), 0, context.policies.len(kind));
         }
-        metrics.slots(context.fleet.all_slots());
+        metrics.crew(context.fleet.all_slots(), &context.health.census());
     }
 }
 

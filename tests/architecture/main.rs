@@ -102,6 +102,8 @@ fn generated_files_are_up_to_date() {
         .map(|file| file.path)
         .collect();
     assert_eq!(stale, Vec::<String>::new(), "run `cargo xtask generate` and commit the result");
+    let metrics = fs::read_to_string(root().join(requiem_tests::figures::PAGE)).unwrap_or_default();
+    assert!(metrics == requiem_tests::figures::page().unwrap(), "metrics: run `cargo xtask generate`");
 }
 
 // === the rules can fail ===

@@ -194,6 +194,20 @@ pub enum FailureReason {
 }
 
 impl FailureReason {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::InvalidRequest,
+        Self::InputMissing,
+        Self::InputCorrupt,
+        Self::LayerUnavailable,
+        Self::CommandNotRunnable,
+        Self::StoreFull,
+        Self::StoreError,
+        Self::SandboxError,
+        Self::Cancelled,
+        Self::ExecutorLost,
+    ];
+
     /// The reason as conditions, events and metrics spell it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -140,6 +140,35 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
+    /// Every code, those of the canonical form and of the trees included.
+    pub const CODES: [&'static str; 25] = [
+        "E_BOUNDS",
+        "E_PARSE",
+        "E_DUP_KEY",
+        "E_KEY",
+        "E_NUMBER",
+        "E_NULL",
+        "E_NOT_CANONICAL",
+        "E_SHAPE",
+        "E_EMPTY",
+        "E_LEAF_ORDER",
+        "E_VERSION",
+        "E_ROOT",
+        "E_REQUEST",
+        "E_REQUEST_BINDING",
+        "E_IDENTITY",
+        "E_TIME",
+        "E_CLAIM",
+        "E_REPORT",
+        "E_EVIDENCE",
+        "E_REQUIRED_LAYER",
+        "E_CONFIDENCE",
+        "E_OUTPUTS",
+        "E_CONTENT",
+        "E_NO_OUTPUT",
+        "E_PROOF",
+    ];
+
     /// Stable reason code.
     pub const fn code(&self) -> &'static str {
         match self {

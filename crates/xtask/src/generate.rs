@@ -42,6 +42,9 @@ fn generate(root: &Path) -> Result<()> {
             cargo::command(&["run", "--quiet", "--package", "requiem-cli", "--bin", "requiem", "--"]);
         process::run(command.args(what).arg("--out").arg(root.join(folder)))?;
     }
+    let mut command =
+        cargo::command(&["run", "--quiet", "--package", "requiem-tests", "--bin", "metricsgen", "--"]);
+    process::run(command.arg(root))?;
     values::generate(root)
 }
 

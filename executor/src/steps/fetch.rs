@@ -6,6 +6,7 @@ use requiem_model::result::FailureReason;
 use requiem_model::{BlobDigest, ExecutionRequest, Failure};
 
 use super::store_failure;
+use crate::execute::Stored;
 
 /// One object that the request names, with the place where it does.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,14 +15,14 @@ struct Named {
     digest: BlobDigest,
 }
 
-/// Puts `inline` and looks for every input. Gives back how many bytes were new.
+/// Puts `inline` and looks for every input. Gives back what was new.
 ///
 /// A tree is looked for by its root manifest; the rest of it is found missing when it is staged.
 pub(crate) fn fetch(
     store: &TenantStore,
     request: &ExecutionRequest,
     inline: &[String],
-) -> Result<u64, Failure> {
+) -> Result<Stored, Failure> {
     let stored = put_inline(store, inline)?;
     for Named { place, digest } in named(request) {
         match store.contains(&digest) {
@@ -35,11 +36,11 @@ pub(crate) fn fetch(
 
 /// Puts the texts of the call. They are inputs, not results: losing them to a power failure loses nothing
 /// that was promised, so they are not synced.
-pub(crate) fn put_inline(store: &TenantStore, inline: &[String]) -> Result<u64, Failure> {
-    inline.iter().try_fold(0, |stored, text| {
+pub(crate) fn put_inline(store: &TenantStore, inline: &[String]) -> Result<Stored, Failure> {
+    inline.iter().try_fold(Stored::default(), |stored, text| {
         let put = store.put_bytes(text.as_bytes(), Durability::Volatile);
         let receipt = put.map_err(|error| store_failure("cannot keep an inline text", &error))?;
-        Ok(stored + if receipt.deduplicated { 0 } else { receipt.bytes })
+        Ok(stored + Stored::of(&receipt))
     })
 }
 

@@ -7,7 +7,7 @@ use requiem_sandbox::{Cancel, Finished, RunError, RunSpec, Runner, StdStream};
 
 use super::stage::Staged;
 use super::store_failure;
-use crate::execute::Keep;
+use crate::execute::{Keep, Stored};
 use crate::journal::InlineBlob;
 
 /// Bytes of each stream that a status shows.
@@ -21,7 +21,7 @@ pub(crate) struct Captured {
     pub(crate) tail: String,
     pub(crate) durability: Durability,
     /// New bytes in the store.
-    pub(crate) stored: u64,
+    pub(crate) stored: Stored,
     /// Content that only the journal will make durable.
     pub(crate) inline: Option<InlineBlob>,
 }
@@ -190,7 +190,7 @@ impl<'a> Capture<'a> {
             stream: Stream { digest: receipt.digest, bytes: receipt.bytes, truncated },
             tail: self.tail.text(),
             durability: receipt.durability,
-            stored: if receipt.deduplicated { 0 } else { receipt.bytes },
+            stored: Stored::of(&receipt),
             inline,
         })
     }

@@ -80,6 +80,22 @@ pub enum Refusal {
 }
 
 impl DispatchError {
+    /// Every code that is counted as an error: that an executor does not know an attempt answers the question.
+    pub const CODES: [&'static str; 12] = [
+        "Unreachable",
+        "Timeout",
+        "NoIdentity",
+        "MalformedAnswer",
+        "QueueFull",
+        "IdentityMismatch",
+        "RequestConflict",
+        "Malformed",
+        "NotFound",
+        "ShuttingDown",
+        "StoreUnavailable",
+        "UnknownRefusal",
+    ];
+
     /// Stable code.
     pub const fn code(&self) -> &'static str {
         match self {
