@@ -78,13 +78,19 @@ impl StoreFigures {
         Ok(Self {
             bytes: keep(
                 reg,
-                counter("stored_bytes_total", "New bytes of texts and streams that attempts put into the store."),
+                counter(
+                    "stored_bytes_total",
+                    "New bytes of texts and streams that attempts put into the store.",
+                ),
             )?,
             puts: keep(reg, puts)?,
             size: keep(reg, gauge("store_size_bytes", "Size of the file system with the store."))?,
             free: keep(
                 reg,
-                gauge("store_free_bytes", "What the executor may still write to the file system of the store."),
+                gauge(
+                    "store_free_bytes",
+                    "What the executor may still write to the file system of the store.",
+                ),
             )?,
         })
     }

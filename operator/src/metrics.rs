@@ -233,7 +233,10 @@ impl Metrics {
             self.dispatch_seconds.with_label_values(&[method]);
         }
         for (verb, kind) in WRITES {
-            zero(&self.api_writes, ["ok"].into_iter().chain(ApiError::CODES).map(|result| [verb, kind, result]));
+            zero(
+                &self.api_writes,
+                ["ok"].into_iter().chain(ApiError::CODES).map(|result| [verb, kind, result]),
+            );
         }
         let verdicts = ["Verified", "Unpublished"].into_iter().chain(VerifyError::CODES);
         zero(&self.proof_verdicts, verdicts.map(|code| [code]));

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use requiem_tests::Failure;
 use requiem_tests::helm::{documents, helm, kubectl, kubectl_command};
-use requiem_xtask::{packages, paths, process};
+use requiem_xtask::paths;
 use serde_json::{Value, json};
 
 const CHART: &str = "charts/requiem";
@@ -338,25 +338,32 @@ fn send(arguments: &[&str], text: &str) -> Result<(String, String), Failure> {
     }
 }
 
+/// What the chart renders for monitoring is what the files say, and a Prometheus that could not reach executors is refused. The rules
+/// and the dashboard themselves are judged by the suite `monitoring`.
 #[test]
-fn every_alert_fires_on_what_it_is_for_and_has_a_page() -> Result<(), Failure> {
-    let cases = paths::repository().join("tests/prometheus/alerts.test.yaml");
-    let mut judge = std::process::Command::new(packages::promtool()?);
-    process::output(judge.args(["test", "rules"]).arg(cases))?;
-    let text = rendered("team", &["metrics.prometheusRule.enabled=true"])?;
-    let rules = documents(&text)?.into_iter().find(|object| object["kind"] == "PrometheusRule");
-    let rules = rules.ok_or("no rules are rendered")?["spec"]["groups"][0]["rules"].clone();
-    let page = std::fs::read_to_string(paths::repository().join("docs/alerts.md"))?;
-    let rules = rules.as_array().ok_or("no list of rules")?;
-    assert!(!rules.is_empty());
-    for rule in rules {
-        let name = rule["alert"].as_str().ok_or("an alert without a name")?;
-        assert_eq!(rule["annotations"]["runbook"], format!("docs/alerts.md#{}", name.to_lowercase()));
-        assert!(
-            page.lines().any(|line| line == format!("## {name}")),
-            "{name} has no part of docs/alerts.md"
-        );
-    }
+fn monitoring_is_rendered_as_it_is_in_the_files() -> Result<(), Failure> {
+    let from = "networkPolicy.executorMetricsFrom[0].podSelector.matchLabels.app=prometheus";
+    let values = [
+        "metrics.prometheusRule.enabled=true",
+        "metrics.podMonitor.enabled=true",
+        "metrics.dashboard.enabled=true",
+    ];
+    let objects = documents(&rendered("team", &[&values[..], &[from]].concat())?)?;
+    let the = |kind: &str| objects.iter().find(|object| object["kind"] == kind).ok_or(format!("no {kind}"));
+    let file =
+        |name: &str| std::fs::read_to_string(paths::repository().join("charts/requiem/files").join(name));
+    let rules = documents(&file("alerts.yaml")?)?;
+    assert_eq!(the("PrometheusRule")?["spec"], rules[0]);
+    let board =
+        objects.iter().find(|object| object["data"]["requiem.json"].is_string()).ok_or("no dashboard")?;
+    assert_eq!(board["metadata"]["labels"]["grafana_dashboard"], "1");
+    let text = board["data"]["requiem.json"].as_str().unwrap_or_default();
+    assert_eq!(text, file("dashboard.json")?.trim_end());
+    let monitor = &the("PodMonitor")?["spec"];
+    assert_eq!(monitor["namespaceSelector"], json!({"any": true}));
+    assert_eq!(monitor["podMetricsEndpoints"][0]["port"], "admin");
+    let error = rendered("team", &values).err().ok_or("executors that nobody can scrape are taken")?;
+    assert!(error.to_string().contains("networkPolicy.executorMetricsFrom"), "{error}");
     Ok(())
 }
 

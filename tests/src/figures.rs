@@ -49,7 +49,8 @@ pub fn read(text: &str) -> Result<Figures, Failure> {
     for line in text.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
             figures.entry(name.to_owned()).or_default().help = help.to_owned();
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
             figures.entry(name.to_owned()).or_default().kind = kind.to_owned();
         } else {
             let series = line.rsplit_once(' ').ok_or_else(|| format!("no value: {line}"))?.0;
@@ -106,10 +107,8 @@ pub fn page() -> Result<String, Failure> {
 }
 
 fn section(text: &mut String, title: &str, figures: &Figures) {
-    let _infallible = write!(
-        text,
-        "\n## {title}\n\n| metric | type | unit | labels | meaning |\n|---|---|---|---|---|\n"
-    );
+    let _infallible =
+        write!(text, "\n## {title}\n\n| metric | type | unit | labels | meaning |\n|---|---|---|---|---|\n");
     for (name, Figure { kind, help, labels }) in figures {
         let words = |values: &BTreeSet<String>| {
             values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(" ")

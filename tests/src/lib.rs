@@ -81,6 +81,7 @@ impl Bed {
             namespace: Some(namespace.clone()),
             slots: 2,
             executor_wrapper: Vec::new(),
+            operator_arguments: Vec::new(),
         };
         change(&mut options);
         let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;

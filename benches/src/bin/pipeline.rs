@@ -52,6 +52,7 @@ async fn run() -> Result<Report, Failure> {
         namespace: None,
         slots: 2,
         executor_wrapper: Vec::new(),
+        operator_arguments: Vec::new(),
     })?;
     let server = Server::connect(&kubeconfig, NAMESPACE).await?;
     server.pools.create(&PostParams::default(), &serde_json::from_str(&stack.pool(NAMESPACE))?).await?;

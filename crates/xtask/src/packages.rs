@@ -53,21 +53,31 @@ pub fn seccomp_headers() -> Result<()> {
     )
 }
 
-/// What judges the alerts. Where the system has none, the files of Debian's package are kept in the cache folder: installed, it would
-/// start a service.
+/// Prometheus and its judge of rules.
+#[derive(Debug, Clone)]
+pub struct Prometheus {
+    /// The server.
+    pub server: PathBuf,
+    /// What judges configuration and rules.
+    pub promtool: PathBuf,
+}
+
+/// Prometheus. Where the system has none, the files of Debian's package are kept in the cache folder: installed, it would start a
+/// service.
 ///
 /// # Errors
 /// There is none, and it cannot be fetched.
-pub fn promtool() -> Result<PathBuf> {
-    if let Some(found) = find("promtool") {
-        return Ok(found);
+pub fn prometheus() -> Result<Prometheus> {
+    if let (Some(server), Some(promtool)) = (find("prometheus"), find("promtool")) {
+        return Ok(Prometheus { server, promtool });
     }
     let folder = tools::cache_folder()?.join("prometheus");
     if !folder.is_dir() {
-        let what = "Missing to judge the alerts: promtool";
+        let what = "Missing for metrics and alerts: prometheus";
         tools::make_whole(&folder, |folder| unpack(what, "prometheus", folder))?;
     }
-    Ok(folder.join("usr/bin/promtool"))
+    let programs = folder.join("usr/bin");
+    Ok(Prometheus { server: programs.join("prometheus"), promtool: programs.join("promtool") })
 }
 
 /// Fetches a package and puts its files into the folder `into`.

@@ -32,6 +32,8 @@ pub struct Options {
     pub slots: u32,
     /// Program and arguments in front of the executor's, to start it in another environment.
     pub executor_wrapper: Vec<String>,
+    /// Arguments of the operator, besides those that every stack has.
+    pub operator_arguments: Vec<String>,
 }
 
 /// A child process that can be killed and started again.
@@ -176,6 +178,7 @@ fn operator(
     if let Some(namespace) = &options.namespace {
         words.extend(["--namespace".to_owned(), namespace.clone()]);
     }
+    words.extend(options.operator_arguments.iter().cloned());
     Ok(Service { name: "operator", words, admin, log: folder.join("operator.log"), running: None })
 }
 
@@ -256,6 +259,11 @@ impl Service {
     /// Process id of the main process, if it runs.
     pub fn id(&self) -> Option<u32> {
         self.running.as_ref().map(Background::id)
+    }
+
+    /// Where it serves health and metrics.
+    pub const fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Where it writes what it has to say.

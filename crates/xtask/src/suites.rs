@@ -28,6 +28,8 @@ pub enum Needs {
     Judges,
     /// User namespaces and cgroups, a control plane, and the built programs.
     Cluster,
+    /// Those, and what judges dashboards.
+    Monitoring,
     /// A cluster with two nodes that have the images. Only root can have one: elsewhere the suite is left out, and that is said.
     Nodes,
 }
@@ -39,6 +41,7 @@ impl Needs {
             Self::Nothing | Self::Sandbox | Self::Python => &[],
             Self::Judges => tools::JUDGES,
             Self::Cluster => tools::CLUSTER,
+            Self::Monitoring => tools::MONITORING,
             Self::Nodes => tools::NODES,
         }
     }
@@ -136,6 +139,12 @@ pub const SUITES: &[Suite] = &[
         covers: "Executions applied to a real API server, run by a real executor: every way to end, every refusal",
         cargo: &["test", "--workspace", "--test", "e2e", "--no-fail-fast"],
         needs: Needs::Cluster,
+    },
+    Suite {
+        name: "monitoring",
+        covers: "a real Prometheus scrapes operator and executor under load: dashboard, alerts, kube-state-metrics' configuration",
+        cargo: &["test", "--workspace", "--test", "monitoring", "--no-fail-fast"],
+        needs: Needs::Monitoring,
     },
     Suite {
         name: "fault",

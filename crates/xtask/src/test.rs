@@ -151,10 +151,12 @@ impl Settings {
     fn provide(&mut self, needs: Needs, context: Option<&str>) -> Result<Option<&Setting>> {
         match needs {
             Needs::Nothing | Needs::Sandbox | Needs::Judges => return Ok(None),
-            Needs::Cluster if self.plane.is_none() => self.plane = Some(Setting::plane(context)?),
+            Needs::Cluster | Needs::Monitoring if self.plane.is_none() => {
+                self.plane = Some(Setting::plane(context)?);
+            }
             Needs::Nodes if self.nodes.is_none() => self.nodes = Some(Setting::nodes()?),
             Needs::Python if self.python.is_none() => self.python = Some(Setting::python()?),
-            Needs::Cluster | Needs::Nodes | Needs::Python => {}
+            Needs::Cluster | Needs::Monitoring | Needs::Nodes | Needs::Python => {}
         }
         Ok(match needs {
             Needs::Nodes => self.nodes.as_ref(),

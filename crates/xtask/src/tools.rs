@@ -113,10 +113,16 @@ pub const SCHEMAS: [Family; 4] = [
 /// What GitOps clients say of an object, by their own code. The program around it is ours.
 pub const JUDGE: Family = Family { name: "judge", tags: "", programs: &[(".", "judge")], ldflags: "" };
 
+/// What Grafana's own types say of a dashboard. The program around them is ours.
+pub const DASHBOARD: Family =
+    Family { name: "dashboard", tags: "", programs: &[(".", "dashboard")], ldflags: "" };
+
 /// What writes manifests and judges them.
 pub const JUDGES: &[&Family] = &[&HELM, &KUBERNETES, &SCHEMAS[0], &SCHEMAS[1], &SCHEMAS[2], &SCHEMAS[3]];
 /// What suites on a control plane use.
 pub const CLUSTER: &[&Family] = &[&ETCD, &KUBERNETES, &JUDGE, &HELM];
+/// What the suite of metrics uses.
+pub const MONITORING: &[&Family] = &[&ETCD, &KUBERNETES, &DASHBOARD];
 /// What suites on nodes use.
 pub const NODES: &[&Family] =
     &[&ETCD, &KUBERNETES, &PAUSE, &CNI, &RUNC, &CONTAINERD, &KUBERNETES_NODE, &HELM];

@@ -103,6 +103,7 @@ impl Site {
             namespace: Some(NAMESPACE.to_owned()),
             slots: u32::try_from(slots).unwrap_or(2),
             executor_wrapper: Vec::new(),
+            operator_arguments: Vec::new(),
         };
         let stack = Stack::start_in(&options, self.folder())?;
         self.apply(&stack.pool(NAMESPACE))?;
