@@ -2,12 +2,7 @@
 //! dashboard and of the alerts is asked there. Grafana and kube-state-metrics do not run here: the dashboard is read by Grafana's own
 //! types, the configuration for kube-state-metrics by the fields that its documentation names, and by our definitions.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test stops at the first surprise"
-)]
+#![expect(clippy::expect_used, reason = "a test stops at the first surprise")]
 
 mod alerts;
 mod dashboard;
