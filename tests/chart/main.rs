@@ -342,13 +342,16 @@ fn send(arguments: &[&str], text: &str) -> Result<(String, String), Failure> {
 /// and the dashboard themselves are judged by the suite `monitoring`.
 #[test]
 fn monitoring_is_rendered_as_it_is_in_the_files() -> Result<(), Failure> {
-    let from = "networkPolicy.executorMetricsFrom[0].podSelector.matchLabels.app=prometheus";
-    let values = [
-        "metrics.prometheusRule.enabled=true",
-        "metrics.podMonitor.enabled=true",
-        "metrics.dashboard.enabled=true",
-    ];
-    let objects = documents(&rendered("team", &[&values[..], &[from]].concat())?)?;
+    let page = std::fs::read_to_string(paths::repository().join("docs/monitoring.md"))?;
+    let command =
+        page.split("```sh\n").nth(1).and_then(|block| block.split_once("```")).ok_or("no command")?.0;
+    // As a shell would: a backslash that is escaped is one.
+    let words: Vec<String> = command.split_whitespace().map(|word| word.replace("\\\\", "\\")).collect();
+    let said = words.iter().zip(words.iter().skip(1)).filter(|(flag, _)| *flag == "--set");
+    let shown: Vec<&str> = said.map(|(_, value)| value.as_str()).collect();
+    let values: Vec<&str> = shown.iter().copied().filter(|value| value.starts_with("metrics.")).collect();
+    assert_eq!((values.len(), shown.len()), (3, 4), "{shown:?}");
+    let objects = documents(&rendered("team", &[&shown[..], &["metrics.dashboard.enabled=true"]].concat())?)?;
     let the = |kind: &str| objects.iter().find(|object| object["kind"] == kind).ok_or(format!("no {kind}"));
     let file =
         |name: &str| std::fs::read_to_string(paths::repository().join("charts/requiem/files").join(name));
