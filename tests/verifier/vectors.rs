@@ -68,7 +68,7 @@ fn trees() {
 
 #[test]
 fn the_bundle_its_digests_and_its_output_proof() {
-    for file in ["bundle", "references"] {
+    for file in ["bundle", "references", "engine"] {
         let vector = read(&format!("crates/proof/tests/vectors/{file}.json"));
         let mut question = vector.clone();
         question["kind"] = "body".into();

@@ -152,21 +152,21 @@ def check_claims(run):
     need("E_CLAIM", all(plain(run["executor"][name], 1, 256) for name in ("name", "version", "kernel", "arch")), "executor")
     need("E_CLAIM", run["durability"] in ("volatile", "batched", "strict"), "durability")
     need("E_TIME", is_time(run["startedAt"]) and is_time(run["completedAt"]) and run["startedAt"] <= run["completedAt"])
-def check_report(policy, report, refers):
+def check_report(policy, report, refers, ours):
     need("E_REPORT", [row["layer"] for row in report["layers"]] == LAYERS and [row["source"] for row in report["sources"]] == list(WEIGHTS))
     for row in report["layers"]:
         layer, asked, status, detail = row["layer"], policy[row["layer"]], row["status"], row.get("detail", "")
         need("E_REPORT", row["requested"] == asked and plain(row["mechanism"], 1, 128) and plain(detail, 0, 1024), layer)
         need("E_REPORT", (status == "enforced" or detail) and (status != "disabled" or asked == "off"), layer)
-        need("E_EVIDENCE", row["evidence"] in STRONG.get(status, (row["evidence"],)), layer)
+        need("E_EVIDENCE", row["evidence"] in STRONG.get(status, (row["evidence"],)) and (ours or status not in ("enforced", "partial")), layer)
         need("E_REQUIRED_LAYER", asked != "required" or status in STRONG, layer)
-    for row in report["sources"]: need("E_REPORT", (row["state"] == "undisclosed") == (refers and row["source"] == "environment"), "sources")
-def confidence(report):
+    for row in report["sources"]: need("E_REPORT", (row["state"] == "undisclosed") == (refers and row["source"] == "environment") and (ours or row["state"] != "fixed"), "sources")
+def confidence(report, engine):
     states, short = {row["source"]: row["state"] for row in report["sources"]}, [row for row in report["layers"] if row["status"] != "enforced"]
-    reasons = [f"{source}:{state}" for source, state in states.items() if state != "fixed"]
-    level = "best_effort" if short or "undisclosed" in states.values() or not states["clock"] == states["randomness"] == "fixed" else "medium" if reasons else "high"
-    score = sum(points for source, points in WEIGHTS.items() if states[source] == "fixed")
-    return {"formula": "dc/1", "level": level, "score": score, "reasons": reasons + [f"layer:{row['layer']}:{row['status']}" for row in short]}
+    ours, reasons = engine == "requiem", [f"{source}:{state}" for source, state in states.items() if state != "fixed"]
+    named = ([] if ours else [f"engine:{engine}"]) + reasons + [f"layer:{row['layer']}:{row['status']}" for row in short]
+    level = "best_effort" if not ours or short or "undisclosed" in states.values() or not states["clock"] == states["randomness"] == "fixed" else "medium" if reasons else "high"
+    return {"formula": "dc/1" if ours else "dc/2", "level": level, "reasons": named, "score": sum(of * (states[source] == "fixed") for source, of in WEIGHTS.items())}
 # --- proof.md: verification
 def verify_body(text, claimed):
     body = parse(text)
@@ -179,8 +179,8 @@ def verify_body(text, claimed):
     need("E_CLAIM", re.fullmatch("[a-z][a-z0-9-]{0,62}", facts["engine"]["name"]) and plain(facts["engine"]["version"], 1, 256), "engine")
     check_result(facts["request"], facts["result"], facts["request"]["limits"]["maxOutputBytes"])
     check_claims(run)
-    check_report(facts["request"]["policy"]["layers"], run["sandbox"], "envRefs" in facts["request"])
-    need("E_CONFIDENCE", run["confidence"] == confidence(run["sandbox"]))
+    check_report(facts["request"]["policy"]["layers"], run["sandbox"], "envRefs" in facts["request"], facts["engine"]["name"] == "requiem")
+    need("E_CONFIDENCE", run["confidence"] == confidence(run["sandbox"], facts["engine"]["name"]))
     request = derive("request/v1", canonical(facts["request"]))
     found = {"executionRoot": execution, "bundleRoot": bundle, "requestDigest": text_of(request), "completedAt": run["completedAt"],
              "resultDigest": text_of(derive("result/v1", request + canonical(facts["result"]))), "identity": run["identity"]}

@@ -1,4 +1,5 @@
-//! How far a run's determinism can be trusted: a published pure function of evidence, formula `dc/1`.
+//! How far a run's determinism can be trusted: a published pure function of evidence, formula `dc/1`; for what another engine
+//! than the sandbox ran, `dc/2`.
 //!
 //! The score is the sum of fixed weights, in integers, of the sources that were proven fixed ([`WEIGHTS`],
 //! 100 in all). The level follows from the same evidence:
@@ -8,6 +9,9 @@
 //! - `best_effort`: anything else, and whatever depends on values that the proof does not hold.
 //!
 //! Every condition that keeps a level from being higher is named by a coded reason.
+//!
+//! `dc/2` has the score of `dc/1`, the level `best_effort`, and the reason `engine:NAME` before all others: nobody proved anything
+//! from inside.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +19,12 @@ use crate::report::{SandboxReport, Source, SourceState, Status};
 
 /// Identifier of the formula, stored beside its result.
 pub const FORMULA: &str = "dc/1";
+
+/// Identifier of the formula for every engine but [`SANDBOX`].
+pub const FORMULA_OF_OTHERS: &str = "dc/2";
+
+/// The one engine whose report was made from inside: the sandbox.
+pub const SANDBOX: &str = "requiem";
 
 /// Points per source proven fixed.
 pub const WEIGHTS: [(Source, u8); 11] = [
@@ -99,6 +109,17 @@ pub fn assess(report: &SandboxReport) -> Confidence {
     Confidence { formula: FORMULA.to_owned(), level, score, reasons }
 }
 
+/// The confidence that `report` supports if the engine of that name ran the command.
+pub fn assess_of(engine: &str, report: &SandboxReport) -> Confidence {
+    let mut assessed = assess(report);
+    if engine != SANDBOX {
+        assessed.formula = FORMULA_OF_OTHERS.to_owned();
+        assessed.level = Level::BestEffort;
+        assessed.reasons.insert(0, format!("engine:{engine}"));
+    }
+    assessed
+}
+
 /// The serialised name of a unit variant.
 fn label<T: Serialize>(variant: &T) -> String {
     serde_json::to_value(variant).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
@@ -164,6 +185,14 @@ mod tests {
         assert_eq!(assessed.reasons, ["environment:undisclosed"]);
         report.sources[0].state = SourceState::Real;
         assert_eq!(assess(&report).level, Level::Medium);
+    }
+
+    #[test]
+    fn another_engine_is_best_effort_and_named() {
+        let assessed = assess_of("rust", &perfect());
+        assert_eq!((assessed.formula.as_str(), assessed.level), ("dc/2", Level::BestEffort));
+        assert_eq!(assessed.reasons, ["engine:rust"]);
+        assert_eq!(assess_of("requiem", &perfect()), assess(&perfect()));
     }
 
     #[test]

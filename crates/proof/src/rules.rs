@@ -37,7 +37,8 @@ pub fn check(body: &BundleBody) -> Result<(), VerifyError> {
     check_claims(&body.run)?;
     check_report(&request.policy, &body.run.sandbox)?;
     check_disclosure(request, &body.run.sandbox)?;
-    check_confidence(&body.run)
+    check_seen(&body.execution.engine, &body.run.sandbox)?;
+    check_confidence(&body.execution.engine, &body.run)
 }
 
 /// Whether a bundle about `request` fits into its bounds however the run ends. To be asked before the run: a
@@ -237,6 +238,23 @@ fn check_disclosure(request: &ExecutionRequest, report: &SandboxReport) -> Resul
     Ok(())
 }
 
+/// Whether the report claims nothing that this engine could not have seen: only the sandbox looks from inside.
+fn check_seen(engine: &Engine, report: &SandboxReport) -> Result<(), VerifyError> {
+    if engine.name == confidence::SANDBOX {
+        return Ok(());
+    }
+    let proven = |row: &&LayerReport| matches!(row.status, Status::Enforced | Status::Partial);
+    if let Some(row) = report.layers.iter().find(proven) {
+        let why = "only the engine requiem proves layers from inside, and another one ran this";
+        return Err(VerifyError::Evidence { layer: row.layer, why });
+    }
+    if report.sources.iter().any(|row| row.state == SourceState::Fixed) {
+        let why = "only the engine requiem proves sources fixed, and another one ran this";
+        return Err(VerifyError::Report { row: "sources".to_owned(), why });
+    }
+    Ok(())
+}
+
 fn check_row(requirement: Requirement, row: &LayerReport) -> Result<(), VerifyError> {
     let refuse = |why| Err(VerifyError::Report { row: row.layer.to_string(), why });
     if row.requested != requirement {
@@ -274,11 +292,14 @@ fn check_evidence(row: &LayerReport) -> Result<(), VerifyError> {
     }
 }
 
-fn check_confidence(run: &RunClaims) -> Result<(), VerifyError> {
-    let computed = confidence::assess(&run.sandbox);
+fn check_confidence(engine: &Engine, run: &RunClaims) -> Result<(), VerifyError> {
+    let computed = confidence::assess_of(&engine.name, &run.sandbox);
     let claimed = &run.confidence;
     let rows = [
-        (claimed.formula == computed.formula, "another formula than dc/1"),
+        (
+            claimed.formula == computed.formula,
+            "another formula than that of its engine (dc/1 for requiem, else dc/2)",
+        ),
         (claimed.level == computed.level, "the level is another one"),
         (claimed.score == computed.score, "the score is another one"),
         (claimed.reasons == computed.reasons, "the reasons are others"),

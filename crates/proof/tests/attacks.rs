@@ -5,11 +5,12 @@
 mod common;
 
 use common::{
-    body, judge, judge_body, judge_file, judge_loosely, judge_output, path, referring, roots_of, sealed,
+    body, elsewhere, judge, judge_body, judge_file, judge_loosely, judge_output, path, referring, roots_of,
+    sealed,
 };
 use requiem_model::attempt::Identity;
 use requiem_model::canon;
-use requiem_model::confidence::{Level, assess};
+use requiem_model::confidence::{Level, assess, assess_of};
 use requiem_model::report::{Evidence, SourceState, Status};
 use requiem_model::result::{MissingOutput, OutputContent};
 use requiem_model::{BlobDigest, ExecutionRequest, Layer, Requirement};
@@ -441,6 +442,42 @@ fn a_forged_output_proof_is_refused() {
 }
 
 // ---- size ------------------------------------------------------------------------------------------
+
+/// Whatever a report says, what another engine ran is not passed off as what the sandbox ran, nor the other way round.
+#[test]
+fn another_engine_cannot_pose_as_the_sandbox() {
+    let honest = elsewhere();
+    judge_body(&honest).unwrap();
+    let verdict = |body: &BundleBody| judge_body(body).map_or_else(|error| error.code(), |_| "ok");
+    let refused = |code: &str, change: &dyn Fn(&mut BundleBody)| {
+        let mut body = honest.clone();
+        change(&mut body);
+        assert_eq!(verdict(&body), code);
+        // And with a confidence that fits?
+        body.run.confidence = assess_of(&body.execution.engine.name, &body.run.sandbox);
+        verdict(&body)
+    };
+    let layer = |body: &mut BundleBody| {
+        let row = &mut body.run.sandbox.layers[0];
+        (row.status, row.evidence) = (Status::Enforced, Evidence::Probe);
+    };
+    assert_eq!(refused("E_EVIDENCE", &layer), "E_EVIDENCE");
+    let partial = |body: &mut BundleBody| body.run.sandbox.layers[0].status = Status::Partial;
+    assert_eq!(refused("E_EVIDENCE", &partial), "E_EVIDENCE");
+    let fixed = |body: &mut BundleBody| body.run.sandbox.sources[0].state = SourceState::Fixed;
+    assert_eq!(refused("E_REPORT", &fixed), "E_REPORT");
+    // The name of the sandbox on the confidence of another engine, and the other way round: only both together fit.
+    let named = |body: &mut BundleBody| body.execution.engine.name = "requiem".into();
+    assert_eq!(refused("E_CONFIDENCE", &named), "ok");
+    let other = |body: &mut BundleBody| body.execution.engine.name = "rusty".into();
+    assert_eq!(refused("E_CONFIDENCE", &other), "ok");
+    let old = |body: &mut BundleBody| body.run.confidence = assess(&body.run.sandbox);
+    assert_eq!(refused("E_CONFIDENCE", &old), "ok");
+    let mut sandboxed = body();
+    sandboxed.execution.engine.name = "rust".into();
+    sandboxed.run.confidence = assess_of("rust", &sandboxed.run.sandbox);
+    assert_eq!(verdict(&sandboxed), "E_EVIDENCE");
+}
 
 #[test]
 fn a_request_that_fits_can_always_be_sealed() {

@@ -62,6 +62,13 @@ fn a_bundle_that_refers_to_values_has_the_committed_bytes_and_roots() {
 }
 
 #[test]
+fn a_bundle_of_another_engine_has_the_committed_bytes_and_roots() {
+    let sealed = requiem_proof::seal(&common::elsewhere()).unwrap();
+    let verified = verify(&sealed.body, &common::roots_of(&sealed)).unwrap();
+    check("engine.json", &body_and_digests(&sealed, &verified));
+}
+
+#[test]
 fn a_committed_bundle_verifies_from_its_bytes_alone() {
     let vector = read("bundle.json");
     let file = json!({

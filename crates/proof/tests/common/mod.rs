@@ -163,6 +163,26 @@ pub(crate) fn referring() -> BundleBody {
     body
 }
 
+/// The same run by another engine, which isolates nothing and was not asked to.
+pub(crate) fn elsewhere() -> BundleBody {
+    let mut body = body();
+    body.execution.engine.name = "rust".into();
+    for (layer, row) in Layer::ALL.into_iter().zip(&mut body.run.sandbox.layers) {
+        let off = layer == Layer::UtsNamespace;
+        let requested = if off { Requirement::Off } else { Requirement::Preferred };
+        let (status, why) = if off {
+            (Status::Disabled, "policy says off")
+        } else {
+            (Status::Unsupported, "engine rust isolates nothing")
+        };
+        body.execution.request.policy.layers.insert(layer, requested);
+        *row = LayerReport::short_of(layer, requested, status, "engine:rust", Evidence::None, why);
+    }
+    body.run.sandbox.sources.iter_mut().for_each(|row| row.state = SourceState::Unprobed);
+    body.run.confidence = confidence::assess_of("rust", &body.run.sandbox);
+    body
+}
+
 pub(crate) fn roots_of(sealed: &Sealed) -> Expect {
     Expect {
         execution_root: Some(sealed.execution_root),
