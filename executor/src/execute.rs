@@ -9,9 +9,10 @@ use requiem_model::attempt::{Identity, SealedAttempt};
 use requiem_model::result::FailureReason;
 use requiem_model::{BlobDigest, ExecutionRequest, Failure, RequestDigest};
 use requiem_proof::{BundleBody, ExecutorClaim};
-use requiem_sandbox::{Cancel, Runner};
+use requiem_sandbox::Cancel;
 
 use crate::attempts::unix_millis;
+use crate::engine::{Engine, EngineError, check_claimed};
 use crate::journal::InlineBlob;
 use crate::steps::{collect, fetch, run, seal, stage};
 
@@ -30,10 +31,12 @@ pub enum Keep {
 /// What an attempt needs besides its request.
 #[derive(Clone, Copy)]
 pub struct Deps<'a> {
-    /// The tenant's objects.
+    /// The tenant's objects, of which inputs come.
     pub store: &'a TenantStore,
-    /// The sandbox.
-    pub runner: &'a Runner,
+    /// Where streams and outputs go: the same, but for a run on trial.
+    pub results: &'a TenantStore,
+    /// What runs it.
+    pub engine: &'a dyn Engine,
     /// Who runs it.
     pub claim: &'a ExecutorClaim,
     /// How safely.
@@ -124,22 +127,26 @@ pub fn execute(
     request: &ExecutionRequest,
     inline: &[String],
     cancel: &Cancel,
-) -> Result<SealedRun, Failure> {
+) -> Result<SealedRun, EngineError> {
     check_request(request)?;
-    let Deps { store, runner, claim, keep } = *deps;
+    let Deps { store, results, engine, keep, claim: _ } = *deps;
+    engine.admit(request)?;
     let mut timings = Timings::default();
     let (started_ms, started) = (unix_millis(), Instant::now());
     let stored = timed(&mut timings.fetch, || fetch::fetch(store, request, inline))?;
     let staged = timed(&mut timings.stage, || stage::stage(store, request, inline))?;
-    let mut ran = timed(&mut timings.run, || run::run(store, runner, keep, request, staged, cancel))?;
-    timings.mount = ran.finished.staged;
-    let workspace = std::os::fd::AsFd::as_fd(&ran.finished.workspace);
+    let mut ran = timed(&mut timings.run, || run::run(results, engine, keep, request, staged, cancel))?;
+    timings.mount = ran.done.mount;
+    let workspace = ran.done.workspace.as_fd();
     let collected =
-        timed(&mut timings.collect, || collect::collect(store, keep, workspace, &request.outputs))?;
+        timed(&mut timings.collect, || collect::collect(results, keep, workspace, &request.outputs))?;
+    if let Some(claimed) = &ran.done.claimed {
+        check_claimed(&engine.identity().name, claimed, &collected.outputs)?;
+    }
     let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let span = Span { started_ms, completed_ms: started_ms.saturating_add(elapsed) };
     let (body, sealed) = timed(&mut timings.seal, || {
-        let body = seal::body(claim, keep, identity, request, &ran, collected, span);
+        let body = seal::body(deps, identity, request, &ran, collected, span);
         seal::seal(&body, &ran.stdout.tail, &ran.stderr.tail).map(|sealed| (body, sealed))
     })?;
     let blobs = [ran.stdout.inline.take(), ran.stderr.inline.take()].into_iter().flatten().collect();

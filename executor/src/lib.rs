@@ -8,6 +8,7 @@
 //! | part | module |
 //! |---|---|
 //! | one attempt from request to result | [`execute`](mod@execute) |
+//! | what runs it | [`engine`] |
 //! | may it start? | [`admission`] |
 //! | every attempt and its state | [`attempts`] |
 //! | what was promised, across crashes | [`journal`] |
@@ -27,6 +28,7 @@ pub mod args;
 pub mod attempts;
 pub mod awaiting;
 pub mod daemon;
+pub mod engine;
 pub mod execute;
 pub mod first;
 pub mod install;
@@ -45,4 +47,3 @@ mod steps;
 mod workers;
 
 pub use execute::{Deps, Keep, SealedRun, Stored, Timings, check_request, execute, executor_claim};
-pub use steps::seal::ENGINE;

@@ -11,6 +11,7 @@ use requiem_model::result::FailureReason;
 use requiem_proof::ExecutorClaim;
 
 use crate::attempts::{Attempts, End, Job};
+use crate::engine::Sandbox;
 use crate::execute::{Deps, Keep, SealedRun, execute};
 use crate::journal::AttemptKey;
 use crate::metrics::Metrics;
@@ -86,9 +87,10 @@ impl Workshop {
         let identity = &job.entry.asked.identity;
         let tenant = Tenant::parse(&identity.namespace).and_then(|tenant| self.store.tenant(&tenant));
         let store = tenant.map_err(|error| store_failure("cannot open the tenant's store", &error))?;
+        let engine = Sandbox(self.runners.runner());
         let deps =
-            Deps { store: &store, runner: self.runners.runner(), claim: &self.claim, keep: Keep::Journal };
-        execute(&deps, identity, &job.request, &job.inline, &cancel)
+            Deps { store: &store, results: &store, engine: &engine, claim: &self.claim, keep: Keep::Journal };
+        Ok(execute(&deps, identity, &job.request, &job.inline, &cancel)?)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use requiem_cas::{Durability, Store, Tenant, TenantStore};
+use requiem_executor::engine::Sandbox;
 use requiem_executor::{Deps, Keep, SealedRun, execute, executor_claim};
 use requiem_model::attempt::Identity;
 use requiem_model::request::{Input, InputSource};
@@ -30,10 +31,12 @@ impl Local {
     }
 
     fn run(&self, keep: Keep, request: &ExecutionRequest, inline: &[String]) -> Result<SealedRun, Failure> {
-        let deps = Deps { store: &self.store, runner: &self.runner, claim: &self.claim, keep };
+        let engine = Sandbox(&self.runner);
+        let deps =
+            Deps { store: &self.store, results: &self.store, engine: &engine, claim: &self.claim, keep };
         let (namespace, name, uid) = ("default".into(), "job".into(), "uid".into());
         let identity = Identity { namespace, name, uid, generation: 1, attempt: 1 };
-        execute(&deps, &identity, request, inline, &Cancel::new().unwrap())
+        execute(&deps, &identity, request, inline, &Cancel::new().unwrap()).map_err(Failure::from)
     }
 
     /// Every file of the store that holds `digest`.
@@ -174,11 +177,14 @@ fn what_cannot_be_sealed_is_not_run() {
 #[test]
 fn a_run_that_was_cancelled_before_it_began_does_not_begin() {
     let local = Local::new();
-    let deps = Deps { store: &local.store, runner: &local.runner, claim: &local.claim, keep: Keep::Volatile };
+    let engine = Sandbox(&local.runner);
+    let (store, claim) = (&local.store, &local.claim);
+    let deps = Deps { store, results: store, engine: &engine, claim, keep: Keep::Volatile };
     let (namespace, name, uid) = ("default".into(), "job".into(), "uid".into());
     let identity = Identity { namespace, name, uid, generation: 1, attempt: 1 };
     let cancel = Cancel::new().unwrap();
     cancel.cancel();
     let failure = execute(&deps, &identity, &shell("sleep 600"), &[], &cancel).unwrap_err();
+    let failure = Failure::from(failure);
     assert_eq!(failure.reason, FailureReason::Cancelled);
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use requiem_executor::engine::EngineName;
 use requiem_model::{BlobDigest, RelPath};
 
 use crate::bench_arguments::Bench;
@@ -159,6 +160,9 @@ pub(crate) struct ExecRun {
     /// Write the proof to this file, for `requiem proof verify`.
     #[arg(long, value_name = "FILE")]
     pub(crate) proof: Option<PathBuf>,
+    /// What runs it: requiem (the sandbox), rust (isolates nothing), or command:/PATH, a program that speaks requiem-engine/1.
+    #[arg(long, value_name = "ENGINE", default_value = "requiem")]
+    pub(crate) engine: EngineName,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use requiem_cas::gc::GcError;
 use requiem_cas::{IngestError, StoreError};
+use requiem_executor::engine::EngineError;
 use requiem_executor::retained::RetainedError;
 use requiem_model::Failure;
 use schemars::JsonSchema;
@@ -106,6 +107,12 @@ impl From<IngestError> for CommandError {
                 Self::unusable(other.code(), other.to_string(), hint)
             }
         }
+    }
+}
+
+impl From<EngineError> for CommandError {
+    fn from(error: EngineError) -> Self {
+        Self::unusable(error.code(), error.to_string(), error.hint())
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::{fs, io, thread};
 
-use requiem_model::Failure;
+use requiem_executor::engine::EngineError;
 use requiem_model::result::FailureReason;
 use requiem_sandbox::Cancel;
 use tokio::runtime::{Builder, Runtime};
@@ -36,13 +36,15 @@ impl Interrupt {
     }
 
     /// The error of a run that came to no end, which may be that it was interrupted.
-    pub(crate) fn explain(&self, failure: Failure) -> CommandError {
+    pub(crate) fn explain(&self, error: EngineError) -> CommandError {
+        let cancelled =
+            matches!(&error, EngineError::Failure(failure) if failure.reason == FailureReason::Cancelled);
         match self.came.load(Ordering::SeqCst) {
-            number if number > 0 && failure.reason == FailureReason::Cancelled => {
+            number if number > 0 && cancelled => {
                 let message = format!("interrupted by signal {number}; the run was ended and has no result");
                 CommandError::interrupted(number, message)
             }
-            _ => failure.into(),
+            _ => error.into(),
         }
     }
 }

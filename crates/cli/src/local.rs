@@ -4,20 +4,20 @@ use std::path::Path;
 
 use requiem_cas::TenantStore;
 use requiem_executor::archive::Archive;
+use requiem_executor::engine::{CommandEngine, Engine, EngineName, Portable, Sandbox};
 use requiem_executor::{Deps, Keep, execute, executor_claim};
 use requiem_model::ExecutionRequest;
 use requiem_model::attempt::{Identity, SealedAttempt};
 use requiem_proof::{ExecutorClaim, Expect, Sealed, Verified, verify};
-use requiem_sandbox::Runner;
 
 use crate::error::CommandError;
 use crate::interrupt::Interrupt;
 use crate::{random, sandbox, store};
 
-/// A runner, and what this process says of itself in bundles. Takes runs from several threads at once.
+/// An engine, and what this process says of itself in bundles. The sandbox takes runs from several threads at once.
 #[derive(Debug)]
 pub(crate) struct LocalExecutor {
-    runner: Runner,
+    engine: Box<dyn Engine>,
     claim: ExecutorClaim,
 }
 
@@ -29,17 +29,29 @@ pub(crate) struct Ran {
 }
 
 impl LocalExecutor {
-    /// Starts it; as many runs are prepared ahead as will be asked for at the same moment.
+    /// Starts the sandbox; as many runs are prepared ahead as will be asked for at the same moment.
     pub(crate) fn start(at_once: usize) -> Result<Self, CommandError> {
-        let runner = sandbox::start(at_once)?;
+        Self::with(Box::new(Sandbox(sandbox::start(at_once)?)))
+    }
+
+    /// Starts an engine, for one run at a time.
+    pub(crate) fn open(engine: &EngineName) -> Result<Self, CommandError> {
+        match engine {
+            EngineName::Requiem => Self::start(1),
+            EngineName::Rust => Self::with(Box::new(Portable)),
+            EngineName::Command(program) => Self::with(Box::new(CommandEngine::open(program)?)),
+        }
+    }
+
+    fn with(engine: Box<dyn Engine>) -> Result<Self, CommandError> {
         let claim = executor_claim("requiem-cli").map_err(|error| {
             let message = format!("cannot read this program and the kernel's release: {error}");
             CommandError::unusable("Environment", message, "mount /proc")
         })?;
-        Ok(Self { runner, claim })
+        Ok(Self { engine, claim })
     }
 
-    /// Runs a request in the sandbox of this machine and judges its proof.
+    /// Runs a request on this machine and judges its proof.
     pub(crate) fn execute(
         &self,
         objects: &TenantStore,
@@ -48,7 +60,21 @@ impl LocalExecutor {
         request: &ExecutionRequest,
         interrupt: &Interrupt,
     ) -> Result<Ran, CommandError> {
-        let deps = Deps { store: objects, runner: &self.runner, claim: &self.claim, keep };
+        self.execute_into(objects, objects, keep, identity, request, interrupt)
+    }
+
+    /// The same with results that go elsewhere than inputs come from.
+    pub(crate) fn execute_into(
+        &self,
+        objects: &TenantStore,
+        results: &TenantStore,
+        keep: Keep,
+        identity: &Identity,
+        request: &ExecutionRequest,
+        interrupt: &Interrupt,
+    ) -> Result<Ran, CommandError> {
+        let engine = self.engine.as_ref();
+        let deps = Deps { store: objects, results, engine, claim: &self.claim, keep };
         let ran = execute(&deps, identity, request, &[], interrupt.cancel());
         let sealed = ran.map_err(|failure| interrupt.explain(failure))?.sealed;
         let verified = believed(&sealed)?;
@@ -59,13 +85,14 @@ impl LocalExecutor {
 
 /// Runs a request once, and keeps result and proof in the store of `objects`, which lies at `cas`.
 pub(crate) fn execute_here(
+    engine: &EngineName,
     cas: Option<&Path>,
     objects: &TenantStore,
     identity: &Identity,
     request: &ExecutionRequest,
     interrupt: &Interrupt,
 ) -> Result<Ran, CommandError> {
-    let ran = LocalExecutor::start(1)?.execute(objects, Keep::Strict, identity, request, interrupt)?;
+    let ran = LocalExecutor::open(engine)?.execute(objects, Keep::Strict, identity, request, interrupt)?;
     remember(cas, identity, &ran.sealed)?;
     Ok(ran)
 }

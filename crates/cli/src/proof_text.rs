@@ -5,7 +5,7 @@ use requiem_model::report::{SandboxReport, Status};
 use requiem_model::result::{OutputContent, RunResult, Stream};
 use requiem_proof::Verified;
 
-use crate::result::{ReportedConfidence, outcome_in_words};
+use crate::result::{ReportedConfidence, engine_in_words, outcome_in_words};
 use crate::text::{indented, printable, table, word};
 
 /// What ran, with which isolation, and how far its determinism can be trusted.
@@ -28,7 +28,7 @@ pub(crate) fn bundle(verified: &Verified) -> String {
         ),
         row("command", clip(&command.join(" "))),
         row("result", result_line(&facts.result)),
-        row("engine", format!("{} {}", facts.engine.name, printable(&facts.engine.version))),
+        row("engine", engine_in_words(&facts.engine)),
         row(
             "claimed by",
             printable(&format!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use requiem_model::confidence::{Confidence, Level};
+use requiem_model::confidence::{Confidence, Level, SANDBOX};
 use requiem_model::report::{SandboxReport, Status};
 use requiem_model::result::{MissingOutput, Outcome, OutputContent, Usage};
 use requiem_model::{BlobDigest, BundleRoot, ExecutionRoot, Layer, RequestDigest, Requirement, ResultDigest};
@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::schema;
+use crate::text::printable;
 
 /// A run that has a result. Fields are only ever added.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -87,6 +88,16 @@ pub(crate) struct Metrics {
     user_us: u64,
     system_us: u64,
     peak_memory_bytes: u64,
+}
+
+/// An engine, in words that keep the sandbox and the others apart.
+pub(crate) fn engine_in_words(engine: &Engine) -> String {
+    let told = format!("{} {}", engine.name, printable(&engine.version));
+    if engine.name == SANDBOX {
+        told
+    } else {
+        format!("{told}, which is not the sandbox: nothing proves isolation")
+    }
 }
 
 /// How the payload ended, in words.

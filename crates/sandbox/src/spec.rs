@@ -151,7 +151,8 @@ impl Cancel {
         let _already_cancelled = self.0.write(1);
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+    /// Readable once it has been cancelled.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }

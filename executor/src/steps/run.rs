@@ -1,12 +1,13 @@
-//! Run: the payload behind its layers, and its two streams into the store with a cap and in flat memory.
+//! Run: the payload by an engine, and its two streams into the store with a cap and in flat memory.
 
 use requiem_cas::{BlobWriter, Durability, StoreError, TenantStore};
 use requiem_model::result::{FailureReason, Stream};
 use requiem_model::{ExecutionRequest, Failure};
-use requiem_sandbox::{Cancel, Finished, RunError, RunSpec, Runner, StdStream};
+use requiem_sandbox::{Cancel, StdStream};
 
 use super::stage::Staged;
 use super::store_failure;
+use crate::engine::{Done, Engine, EngineError, Job};
 use crate::execute::{Keep, Stored};
 use crate::journal::InlineBlob;
 
@@ -49,20 +50,20 @@ struct Tail(Vec<u8>);
 
 /// What one run left.
 pub(crate) struct Ran {
-    pub(crate) finished: Finished,
+    pub(crate) done: Done,
     pub(crate) stdout: Captured,
     pub(crate) stderr: Captured,
 }
 
-/// Runs the request. The tree of processes is dead when this returns, however it ends.
+/// Runs the request by `engine`. Nothing of it runs any more when this returns, however it ends.
 pub(crate) fn run(
     store: &TenantStore,
-    runner: &Runner,
+    engine: &dyn Engine,
     keep: Keep,
     request: &ExecutionRequest,
     staged: Staged,
     cancel: &Cancel,
-) -> Result<Ran, Failure> {
+) -> Result<Ran, EngineError> {
     let cap = request.limits.max_output_bytes;
     let (mut stdout, mut stderr) = (Capture::new(store, keep, cap), Capture::new(store, keep, cap));
     let mut sink = |stream: StdStream, bytes: &[u8]| {
@@ -76,56 +77,17 @@ pub(crate) fn run(
             cancel.cancel();
         }
     };
-    let ran = runner.run(spec(request, staged), &mut sink, cancel);
+    let Staged { stdin, inputs } = staged;
+    let ran = engine.run(Job { request, stdin, inputs, sink: &mut sink, cancel });
     let (stdout, stderr) = (stdout.finish("stdout"), stderr.finish("stderr"));
-    let finished = match ran {
-        Ok(finished) => finished,
+    let done = match ran {
         // A stream that could not be kept ended the run by our own hand; say that, not "cancelled".
-        Err(RunError::Cancelled) => {
-            return Err(stdout.err().or(stderr.err()).unwrap_or_else(crate::journal::cancelled));
+        Err(EngineError::Failure(failure)) if failure.reason == FailureReason::Cancelled => {
+            return Err(stdout.err().or(stderr.err()).unwrap_or(failure).into());
         }
-        Err(error) => return Err(refusal(error)),
+        other => other?,
     };
-    Ok(Ran { finished, stdout: stdout?, stderr: stderr? })
-}
-
-fn spec(request: &ExecutionRequest, staged: Staged) -> RunSpec {
-    RunSpec {
-        argv: request.argv.clone(),
-        env: request.env.clone(),
-        env_refs: request.env_refs.clone(),
-        working_dir: request.working_dir.clone(),
-        stdin: staged.stdin,
-        inputs: staged.inputs,
-        limits: request.limits.clone(),
-        policy: request.policy.clone(),
-    }
-}
-
-/// The failure of a run that left no outcome.
-fn refusal(error: RunError) -> Failure {
-    match error {
-        RunError::Refused { layer, why } => Failure::layer_unavailable(layer, &why),
-        RunError::CommandNotRunnable { why } => Failure::new(
-            FailureReason::CommandNotRunnable,
-            why,
-            "check the path of the program inside the sandbox, and that an input which is a program is executable",
-        ),
-        RunError::ValueMissing { name } => Failure::new(
-            FailureReason::InvalidRequest,
-            format!(
-                "env[{}] refers to a value that the runner of this executor was not given",
-                name.as_str()
-            ),
-            "values of Secrets and ConfigMaps reach commands in a pod of their own only: name spec.executor.pod",
-        ),
-        RunError::Cancelled => crate::journal::cancelled(),
-        other => Failure::new(
-            FailureReason::SandboxError,
-            other.to_string(),
-            "another attempt may succeed; if not, see the executor's log",
-        ),
-    }
+    Ok(Ran { done, stdout: stdout?, stderr: stderr? })
 }
 
 // === impl Capture ===

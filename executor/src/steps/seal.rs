@@ -4,49 +4,44 @@ use requiem_cas::Durability;
 use requiem_model::attempt::{Identity, SealedAttempt};
 use requiem_model::result::FailureReason;
 use requiem_model::{ExecutionRequest, Failure, RunResult, confidence};
-use requiem_proof::{BundleBody, Engine, ExecutionFacts, ExecutorClaim, RunClaims, SCHEMA, rfc3339_millis};
+use requiem_proof::{BundleBody, ExecutionFacts, RunClaims, SCHEMA, rfc3339_millis};
 
 use super::collect::Collected;
 use super::run::Ran;
-use crate::execute::{Keep, Span};
-
-/// Name of the engine that this crate is.
-pub const ENGINE: &str = "requiem";
+use crate::execute::{Deps, Keep, Span};
 
 /// Builds the bundle of a run.
 pub(crate) fn body(
-    claim: &ExecutorClaim,
-    keep: Keep,
+    deps: &Deps<'_>,
     identity: &Identity,
     request: &ExecutionRequest,
     ran: &Ran,
     collected: Collected,
     span: Span,
 ) -> BundleBody {
+    let Deps { engine, claim, keep, .. } = *deps;
+    let engine = engine.identity();
     let durability = durability(keep, ran, collected.durability);
     let result = RunResult {
-        outcome: ran.finished.outcome,
+        outcome: ran.done.outcome,
         stdout: ran.stdout.stream,
         stderr: ran.stderr.stream,
         outputs: collected.outputs,
         missing_outputs: collected.missing,
     };
-    let report = ran.finished.report.clone();
+    let report = ran.done.report.clone();
+    let confidence = confidence::assess_of(&engine.name, &report);
     BundleBody {
         schema: SCHEMA.to_owned(),
-        execution: ExecutionFacts {
-            request: request.clone(),
-            engine: Engine { name: ENGINE.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
-            result,
-        },
+        execution: ExecutionFacts { request: request.clone(), engine, result },
         run: RunClaims {
             identity: identity.clone(),
-            confidence: confidence::assess(&report),
+            confidence,
             sandbox: report,
             executor: claim.clone(),
             started_at: rfc3339_millis(span.started_ms),
             completed_at: rfc3339_millis(span.completed_ms),
-            usage: ran.finished.usage,
+            usage: ran.done.usage,
             durability: durability.to_owned(),
         },
     }

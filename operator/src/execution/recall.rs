@@ -117,6 +117,8 @@ fn age(bundle: &PartialObjectMeta<ProofBundle>) -> (i64, u64) {
 mod tests {
     use requiem_crds::ProofBundleStatus;
     use requiem_model::Outcome;
+    use requiem_model::confidence::assess_of;
+    use requiem_model::report::{Evidence, LayerReport, Status};
     use requiem_proof::BundleBody;
 
     use super::super::samples::{body, planned, sealed};
@@ -145,6 +147,16 @@ mod tests {
         answer(&plan, &bundle).is_some()
     }
 
+    /// Which may not call a layer enforced.
+    fn by_another_engine(body: &mut BundleBody) {
+        body.execution.engine.name = "other".into();
+        for row in &mut body.run.sandbox.layers {
+            let (status, evidence) = (Status::Delegated, Evidence::AssertedByOuter);
+            *row = LayerReport::short_of(row.layer, row.requested, status, "other", evidence, "it says so");
+        }
+        body.run.confidence = assess_of("other", &body.run.sandbox);
+    }
+
     #[test]
     fn an_earlier_success_of_the_same_request_answers() {
         assert!(answers(|_| {}, |_| {}));
@@ -163,7 +175,7 @@ mod tests {
         assert!(!answers(|body| body.run.identity.namespace = "other".into(), |_| {}));
         assert!(!answers(|body| body.execution.request.argv = vec!["/bin/false".into()], |_| {}));
         assert!(!answers(|body| body.execution.engine.version = "0.0.1".into(), |_| {}));
-        assert!(!answers(|body| body.execution.engine.name = "other".into(), |_| {}));
+        assert!(!answers(by_another_engine, |_| {}));
         for outcome in [Outcome::Exited { code: 1 }, Outcome::Signalled { signal: 9 }, Outcome::TimedOut] {
             assert!(!answers_with(outcome, |_| {}, |_| {}), "{outcome:?}");
         }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use requiem_executor::ENGINE;
+use requiem_executor::engine::sandbox::NAME as ENGINE;
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
 

@@ -1,5 +1,6 @@
 //! `requiem exec replay`: the request of a bundle once more, in the sandbox of this machine, and the two results beside one another.
 
+use requiem_executor::engine::EngineName;
 use requiem_model::attempt::Identity;
 use requiem_model::{BundleRoot, ExecutionRoot, RequestDigest};
 use requiem_proof::replays::{MAX_REPLAYS_BYTES, Replays};
@@ -64,7 +65,8 @@ pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
     let cas = arguments.store.cas.as_deref();
     let objects = store::open(cas, &identity.namespace)?;
     let request = &original.verified.body.execution.request;
-    let Ran { sealed, verified: again } = execute_here(cas, &objects, &identity, request, &interrupt)?;
+    let Ran { sealed, verified: again } =
+        execute_here(&EngineName::Requiem, cas, &objects, &identity, request, &interrupt)?;
     keep(arguments, sealed, receipts)?;
     let differing = of_execution(&original.verified, &again);
     let document = document(&original.verified, &again, &differing);

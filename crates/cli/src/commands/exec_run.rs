@@ -1,7 +1,9 @@
 //! `requiem exec run`: the same steps as the executor's, on this machine and without Kubernetes.
 
 use requiem_cas::TenantStore;
+use requiem_executor::engine::EngineName;
 use requiem_model::attempt::Identity;
+use requiem_model::confidence::SANDBOX;
 use requiem_model::result::Stream;
 use requiem_proof::Verified;
 
@@ -11,7 +13,7 @@ use crate::error::CommandError;
 use crate::interrupt::Interrupt;
 use crate::local::{Ran, execute_here, random_id};
 use crate::report::Report;
-use crate::result::{RunDocument, outcome_in_words};
+use crate::result::{RunDocument, engine_in_words, outcome_in_words};
 use crate::text::{indented, printable, table};
 use crate::{sandbox, store};
 
@@ -32,14 +34,17 @@ pub(crate) fn run(arguments: &ExecRun) -> Result<Report, CommandError> {
 
 fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError> {
     let document = Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?)?;
-    // While this process has one thread, as the name spaces demand.
-    sandbox::enter()?;
+    if arguments.engine == EngineName::Requiem {
+        // While this process has one thread, as the name spaces demand.
+        sandbox::enter()?;
+    }
     let interrupt = Interrupt::watch()?;
     let identity = identity(&document)?;
     let cas = arguments.store.cas.as_deref();
     let objects = store::open(cas, &identity.namespace)?;
     let request = document.request(&mut Keeper::Store(&objects), store::folder_of(&arguments.request))?;
-    let Ran { sealed, verified } = execute_here(cas, &objects, &identity, &request, &interrupt)?;
+    let Ran { sealed, verified } =
+        execute_here(&arguments.engine, cas, &objects, &identity, &request, &interrupt)?;
     if let Some(path) = &arguments.proof {
         let text = sealed.to_file().map_err(|error| store::encoding(&error))?;
         store::write(path, format!("{text}\n").as_bytes())?;
@@ -84,9 +89,11 @@ fn text(verified: &Verified, document: &RunDocument) -> String {
             ),
         ),
         row("request", document.request_digest.to_string()),
+        row("engine", engine_in_words(&document.engine)),
         row("execution root", document.execution_root.to_string()),
         row("bundle root", document.bundle_root.to_string()),
     ];
+    rows.retain(|[name, _]| name != "engine" || document.engine.name != SANDBOX);
     for (path, digest) in &document.output_digests {
         rows.push(row("output", format!("{digest}  {}", printable(path))));
     }

@@ -5,7 +5,7 @@ use requiem_model::{BundleRoot, ExecutionRoot, RequestDigest, ResultDigest};
 use requiem_proof::envelope::Bound;
 use requiem_proof::replays::{MAX_REPLAYS_BYTES, Replays, Tally};
 use requiem_proof::trust::{MAX_TRUST_BYTES, Trust};
-use requiem_proof::{OutputFile, Verified};
+use requiem_proof::{Engine, OutputFile, Verified};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -38,6 +38,8 @@ pub(crate) struct Verdict<'a> {
     uid: &'a str,
     attempt: u32,
     termination_reason: &'static str,
+    #[schemars(schema_with = "schema::engine")]
+    engine: &'a Engine,
     sandbox_applied: AppliedSandbox,
     determinism_confidence: ReportedConfidence,
 }
@@ -105,6 +107,7 @@ pub(crate) fn document<'a>(findings: &Findings, verified: &'a Verified) -> Verdi
         uid: &run.identity.uid,
         attempt: run.identity.attempt,
         termination_reason: verified.body.execution.result.reason(),
+        engine: &verified.body.execution.engine,
         sandbox_applied: AppliedSandbox::from(&run.sandbox),
         determinism_confidence: ReportedConfidence::from(&run.confidence),
     }
