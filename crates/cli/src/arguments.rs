@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use requiem_executor::engine::EngineName;
+use requiem_model::dual::Sample;
 use requiem_model::{BlobDigest, RelPath};
 
 use crate::bench_arguments::Bench;
@@ -164,7 +165,32 @@ pub(crate) struct ExecRun {
     #[arg(long, value_name = "ENGINE", default_value = "requiem")]
     pub(crate) engine: EngineName,
     #[command(flatten)]
+    pub(crate) trial: TrialArguments,
+    #[command(flatten)]
     pub(crate) store: StoreArguments,
+}
+
+/// A second engine, on trial.
+#[derive(Debug, Args)]
+pub(crate) struct TrialArguments {
+    /// Then run it by this engine too, on trial, and say where the two differ. The result is that of --engine.
+    #[arg(long, value_name = "ENGINE")]
+    pub(crate) candidate: Option<EngineName>,
+    /// Share of requests that are run twice, in percent; the request's digest decides.
+    #[arg(long, value_name = "PERCENT", default_value = "100", requires = "candidate")]
+    pub(crate) sample: Sample,
+    /// Write the differences (JSON) to this file.
+    #[arg(long, value_name = "FILE", requires = "candidate")]
+    pub(crate) diff: Option<PathBuf>,
+    /// How long the candidate may take [default: the request's time limit and 15 more].
+    #[arg(long, value_name = "SECONDS", requires = "candidate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) candidate_deadline: Option<u32>,
+    /// Run the candidate even where it cannot enforce a layer that the request requires.
+    #[arg(long, requires = "candidate")]
+    pub(crate) candidate_unisolated: bool,
+    /// Least difference in time that is told; one of the two also takes more than twice as long.
+    #[arg(long, value_name = "MILLISECONDS", default_value = "250", requires = "candidate")]
+    pub(crate) timing_floor: u32,
 }
 
 #[derive(Debug, Args)]

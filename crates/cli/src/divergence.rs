@@ -7,8 +7,7 @@ use requiem_proof::compare::{Divergence, divergences};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::result::outcome_in_words;
-use crate::text::{printable, word};
+use crate::text::printable;
 
 /// One item in which two runs differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -34,17 +33,8 @@ pub(crate) fn of_execution(one: &Verified, other: &Verified) -> Vec<Difference> 
 
 /// Layers and sources of differences that were in another state.
 pub(crate) fn of_sandbox(one: &SandboxReport, other: &SandboxReport) -> Vec<Difference> {
-    let absent = || "unreported".to_owned();
-    let layers = requiem_model::Layer::ALL.into_iter().map(|layer| {
-        let status =
-            |report: &SandboxReport| report.layer(layer).map_or_else(absent, |row| word(&row.status));
-        Difference { item: format!("sandbox {layer}"), one: status(one), other: status(other) }
-    });
-    let sources = requiem_model::report::Source::ALL.into_iter().map(|source| {
-        let state = |report: &SandboxReport| word(&report.source(source));
-        Difference { item: format!("source {}", word(&source)), one: state(one), other: state(other) }
-    });
-    layers.chain(sources).filter(|difference| difference.one != difference.other).collect()
+    let found = requiem_model::dual::of_sandbox(one, other).into_iter();
+    found.map(|(item, one, other)| Difference { item, one, other }).collect()
 }
 
 /// What a run has at an item.
@@ -53,7 +43,7 @@ fn shown(item: &Divergence, of: &Verified) -> String {
     match item {
         Divergence::Request => of.request_digest.to_string(),
         Divergence::Engine => printable(&format!("{} {}", facts.engine.name, facts.engine.version)),
-        Divergence::Exit => outcome_in_words(&result.outcome),
+        Divergence::Exit => result.outcome.to_string(),
         Divergence::Stdout => result.stdout.digest.to_string(),
         Divergence::Stderr => result.stderr.digest.to_string(),
         Divergence::Output(path) => {

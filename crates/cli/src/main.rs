@@ -35,6 +35,7 @@ mod schema;
 mod signer;
 mod store;
 mod text;
+mod trial;
 mod verdict;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use requiem_model::report::{SandboxReport, Status};
 use requiem_model::result::{OutputContent, RunResult, Stream};
 use requiem_proof::Verified;
 
-use crate::result::{ReportedConfidence, engine_in_words, outcome_in_words};
+use crate::result::{ReportedConfidence, engine_in_words};
 use crate::text::{indented, printable, table, word};
 
 /// What ran, with which isolation, and how far its determinism can be trusted.
@@ -56,7 +56,7 @@ fn result_line(result: &RunResult) -> String {
     format!(
         "{}: {}; stdout {}, stderr {}",
         result.reason(),
-        outcome_in_words(&result.outcome),
+        result.outcome,
         stream(&result.stdout),
         stream(&result.stderr)
     )

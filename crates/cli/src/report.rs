@@ -9,17 +9,25 @@ use crate::error::CommandError;
 use crate::text::printable;
 
 /// What a command found out, for people and as a document.
-#[derive(Debug)]
 pub(crate) struct Report {
     json: Result<String, serde_json::Error>,
     text: String,
     exit_code: u8,
+    after: Option<After>,
 }
+
+/// What is still to be done once the report is out. What it has to say goes to standard error, and changes nothing.
+type After = Box<dyn FnOnce() -> String>;
 
 impl Report {
     /// A report; `is_good` decides between the exit codes 0 and 1.
     pub(crate) fn new<T: Serialize>(document: &T, text: String, is_good: bool) -> Self {
-        Self { json: serde_json::to_string_pretty(document), text, exit_code: u8::from(!is_good) }
+        Self {
+            json: serde_json::to_string_pretty(document),
+            text,
+            exit_code: u8::from(!is_good),
+            after: None,
+        }
     }
 
     /// The same with another exit code, for a command whose own rules say so.
@@ -27,17 +35,25 @@ impl Report {
         Self { exit_code, ..self }
     }
 
+    /// The same with something to do when nobody waits for the report any more.
+    pub(crate) fn then(self, after: impl FnOnce() -> String + 'static) -> Self {
+        Self { after: Some(Box::new(after)), ..self }
+    }
+
     /// Says nothing more: the command's output has been written.
     pub(crate) const fn silent() -> Self {
-        Self { json: Ok(String::new()), text: String::new(), exit_code: 0 }
+        Self { json: Ok(String::new()), text: String::new(), exit_code: 0, after: None }
     }
 }
 
 /// Prints what came out and gives the exit code. Errors go to standard error; with `as_json` also as a document
 /// to standard output, so that a program that reads it always gets one.
 pub(crate) fn finish(outcome: Result<Report, CommandError>, as_json: bool) -> ExitCode {
-    match outcome.and_then(|report| print(&report, as_json)) {
-        Ok(code) => ExitCode::from(code),
+    match outcome.and_then(|report| Ok((print(&report, as_json)?, report.after))) {
+        Ok((code, after)) => {
+            after.into_iter().for_each(follow_up);
+            ExitCode::from(code)
+        }
         Err(error) => {
             if as_json {
                 let text = serde_json::to_string_pretty(&error.document()).unwrap_or_default();
@@ -48,6 +64,16 @@ pub(crate) fn finish(outcome: Result<Report, CommandError>, as_json: bool) -> Ex
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Does what is left to do. Who reads standard output has seen its end by then.
+fn follow_up(after: After) {
+    if let Ok(nowhere) = std::fs::File::options().write(true).open("/dev/null") {
+        // Else its end is seen when this process ends.
+        let _stays_open = rustix::stdio::dup2_stdout(nowhere);
+    }
+    // There is nobody left to tell.
+    let _nobody_listens = io::stderr().write_all(after().as_bytes());
 }
 
 fn print(report: &Report, as_json: bool) -> Result<u8, CommandError> {

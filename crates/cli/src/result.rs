@@ -100,16 +100,6 @@ pub(crate) fn engine_in_words(engine: &Engine) -> String {
     }
 }
 
-/// How the payload ended, in words.
-pub(crate) fn outcome_in_words(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Exited { code } => format!("exit code {code}"),
-        Outcome::Signalled { signal } => format!("ended by signal {signal}"),
-        Outcome::TimedOut => "killed at the time limit".to_owned(),
-        Outcome::OutOfMemory => "killed at the memory limit".to_owned(),
-    }
-}
-
 impl RunDocument {
     /// The document of a verified run with the text of its streams and its bundle's bytes.
     pub(crate) fn new(verified: &Verified, stdout: String, stderr: String, proof_body: String) -> Self {

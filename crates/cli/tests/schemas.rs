@@ -116,6 +116,7 @@ fn every_output_is_what_its_schema_says() {
     let written: Value = serde_json::from_str(&it.desk.read("result.json")).unwrap();
     assert_eq!(judge(&it.schemas["exec-run"], &written), None);
     it.check("exec-run", 1, &["exec", "run", "--request", "other.json", "--out", "killed.json"]);
+    trials(it);
     it.check("exec-explain", 0, &["exec", "explain", "--request", "other.json"]);
     let probed = it.desk.requiem(&["sandbox", "probe"]).code;
     it.check("sandbox-probe", probed, &["sandbox", "probe"]);
@@ -176,6 +177,28 @@ fn every_output_is_what_its_schema_says() {
     assert_eq!(it.seen, it.schemas.keys().cloned().collect(), "a schema whose document nobody has seen");
 }
 
+/// Documents that are written and not printed: of every verdict one.
+fn trials(it: &mut Judged) {
+    let all =
+        requiem_model::Layer::ALL.into_iter().map(|layer| (layer.name().to_owned(), json!("preferred")));
+    let layers: serde_json::Map<String, Value> = all.collect();
+    it.desk.write("trial.json", json!({"command": "true", "policy": {"layers": layers}}).to_string());
+    let trials = [
+        ("differs", &["requiem", "--candidate", "rust"][..]),
+        ("agrees", &["rust", "--candidate", "rust", "--timing-floor", "60000"]),
+        ("not_sampled", &["rust", "--candidate", "rust", "--sample", "0"]),
+        ("candidate_failed", &["rust", "--candidate", "command:/none"]),
+    ];
+    for (verdict, arguments) in trials {
+        let run = ["exec", "run", "--request", "trial.json", "--diff", "diff.json", "--engine"];
+        it.check("exec-run", 0, &[&run, arguments].concat());
+        let diff: Value = serde_json::from_str(&it.desk.read("diff.json")).unwrap();
+        assert_eq!(diff["verdict"], verdict);
+        assert_eq!(judge(&closed(&it.schemas["exec-diff"]), &diff), None, "{diff:#}");
+    }
+    it.seen.insert("exec-diff".to_owned());
+}
+
 fn benchmarks(it: &mut Judged) {
     let layers = json!({"cgroup": "preferred", "cgroupNamespace": "preferred", "landlock": "preferred"});
     for (name, script) in [("base", "true"), ("slow", "sleep 0.03"), ("failed", "exit 1")] {
@@ -199,8 +222,11 @@ fn every_command_has_a_schema() {
     let page = desk.requiem(&["man", "--markdown"]).stdout;
     let commands = page.lines().filter_map(|line| line.strip_prefix("### requiem "));
     let commands: BTreeSet<String> = commands.map(|words| words.replace(' ', "-")).collect();
-    let expected =
-        ["error", "request", "bench-spec"].map(str::to_owned).into_iter().chain(commands).collect();
+    let expected = ["error", "request", "bench-spec", "exec-diff"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(commands)
+        .collect();
     assert_eq!(names, expected);
 }
 

@@ -121,7 +121,7 @@ pub fn assess_of(engine: &str, report: &SandboxReport) -> Confidence {
 }
 
 /// The serialised name of a unit variant.
-fn label<T: Serialize>(variant: &T) -> String {
+pub(crate) fn label<T: Serialize>(variant: &T) -> String {
     serde_json::to_value(variant).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -11,12 +11,14 @@
 //! | what came out | [`result`] |
 //! | which isolation was in force | [`report`] |
 //! | how far determinism can be trusted | [`confidence`] |
+//! | the same request by two engines | [`dual`] |
 //! | what operator and executor say to one another | [`attempt`] |
 
 pub mod attempt;
 pub mod canon;
 pub mod confidence;
 pub mod digest;
+pub mod dual;
 pub mod names;
 pub mod policy;
 pub mod reference;

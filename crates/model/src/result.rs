@@ -45,6 +45,17 @@ impl Outcome {
     }
 }
 
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited { code } => write!(out, "exit code {code}"),
+            Self::Signalled { signal } => write!(out, "ended by signal {signal}"),
+            Self::TimedOut => out.write_str("killed at the time limit"),
+            Self::OutOfMemory => out.write_str("killed at the memory limit"),
+        }
+    }
+}
+
 /// One captured stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

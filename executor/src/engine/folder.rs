@@ -19,7 +19,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// A folder that goes with this value.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub struct Folder {
     path: PathBuf,
 }
 
@@ -39,7 +39,10 @@ pub(super) struct Size {
 
 impl Folder {
     /// Makes one that only this user can enter, where the system keeps temporary files.
-    pub(super) fn make() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// There is no room, or this user may not write there.
+    pub fn make() -> io::Result<Self> {
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("requiem-run-{}-{number}", std::process::id());
@@ -57,7 +60,8 @@ impl Folder {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 

@@ -15,11 +15,10 @@
 
 pub mod command;
 pub mod companion;
+pub mod folder;
 pub mod portable;
 pub mod protocol;
 pub mod sandbox;
-
-mod folder;
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};

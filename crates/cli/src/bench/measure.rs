@@ -18,7 +18,6 @@ use crate::error::{CommandError, ErrorKind};
 use crate::interrupt::Interrupt;
 use crate::local::{LocalExecutor, random_id};
 use crate::meter;
-use crate::result::outcome_in_words;
 
 /// What the runs share.
 #[derive(Clone, Copy)]
@@ -139,7 +138,7 @@ impl Bench<'_> {
             let missing = result.missing_outputs.first();
             missing.map(|missing| format!("output {} is missing: {}", missing.path, missing.why))
         } else {
-            Some(outcome_in_words(&result.outcome))
+            Some(result.outcome.to_string())
         };
         Ok(Ended {
             sample: Sample::from(&run.usage),

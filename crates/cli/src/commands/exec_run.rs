@@ -13,8 +13,9 @@ use crate::error::CommandError;
 use crate::interrupt::Interrupt;
 use crate::local::{Ran, execute_here, random_id};
 use crate::report::Report;
-use crate::result::{RunDocument, engine_in_words, outcome_in_words};
+use crate::result::{RunDocument, engine_in_words};
 use crate::text::{indented, printable, table};
+use crate::trial::Trial;
 use crate::{sandbox, store};
 
 /// Lines of each stream that people are shown.
@@ -22,22 +23,36 @@ const SHOWN_LINES: usize = 40;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &ExecRun) -> Result<Report, CommandError> {
-    for path in [&arguments.out, &arguments.proof].into_iter().flatten() {
+    for path in [&arguments.out, &arguments.proof, &arguments.trial.diff].into_iter().flatten() {
         store::check_writable(path)?;
     }
     let outcome = finished(arguments);
-    store::write_outcome(arguments.out.as_deref(), outcome.as_ref().map(|(_, document)| document))?;
-    let (verified, document) = outcome?;
+    store::write_outcome(arguments.out.as_deref(), outcome.as_ref().map(|finished| &finished.document))?;
+    let Finished { verified, document, trial } = outcome?;
     let text = text(&verified, &document);
-    Ok(Report::new(&document, text, document.ok))
+    let report = Report::new(&document, text, document.ok);
+    Ok(match trial {
+        None => report,
+        Some(trial) => report.then(move || trial.run(&verified)),
+    })
 }
 
-fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError> {
+/// A run that has a result, and what is to be tried after it.
+struct Finished {
+    verified: Verified,
+    document: RunDocument,
+    trial: Option<Trial>,
+}
+
+fn finished(arguments: &ExecRun) -> Result<Finished, CommandError> {
     let document = Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?)?;
-    if arguments.engine == EngineName::Requiem {
-        // While this process has one thread, as the name spaces demand.
-        sandbox::enter()?;
-    }
+    // While this process has one thread, as the name spaces demand.
+    let entered = match (&arguments.engine, &arguments.trial.candidate) {
+        (EngineName::Requiem, _) => sandbox::enter().map(|()| Ok(()))?,
+        // What the candidate lacks is no affair of the run's.
+        (_, Some(EngineName::Requiem)) => sandbox::enter(),
+        _ => Ok(()),
+    };
     let interrupt = Interrupt::watch()?;
     let identity = identity(&document)?;
     let cas = arguments.store.cas.as_deref();
@@ -52,7 +67,8 @@ fn finished(arguments: &ExecRun) -> Result<(Verified, RunDocument), CommandError
     let result = &verified.body.execution.result;
     let (stdout, stderr) = (stream(&objects, &result.stdout)?, stream(&objects, &result.stderr)?);
     let document = RunDocument::new(&verified, stdout, stderr, sealed.body);
-    Ok((verified, document))
+    let trial = Trial::of(&arguments.trial, objects, identity, request, interrupt, entered);
+    Ok(Finished { verified, document, trial })
 }
 
 /// Who asks: the tenant, and an id of the user's or of ours.
@@ -79,15 +95,7 @@ fn text(verified: &Verified, document: &RunDocument) -> String {
     let result = &verified.body.execution.result;
     let row = |name: &str, value: String| [name.to_owned(), value];
     let mut rows = vec![
-        row(
-            "result",
-            format!(
-                "{}: {}, {} ms",
-                result.reason(),
-                outcome_in_words(&result.outcome),
-                document.duration_ms
-            ),
-        ),
+        row("result", format!("{}: {}, {} ms", result.reason(), result.outcome, document.duration_ms)),
         row("request", document.request_digest.to_string()),
         row("engine", engine_in_words(&document.engine)),
         row("execution root", document.execution_root.to_string()),

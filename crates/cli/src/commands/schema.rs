@@ -20,6 +20,7 @@ use crate::report::Report;
 use crate::result::RunDocument;
 use crate::schema::{either, of};
 use crate::text::{printable, shown};
+use crate::trial::DiffDocument;
 use crate::{request_schema, store};
 
 /// What there is a schema of: its name, what it is, and how the schema is made. A command's name is its words.
@@ -29,6 +30,7 @@ const DOCUMENTS: &[Entry] = &[
     ("request", "what exec run reads", request_schema::schema),
     ("error", "what every command prints with --json when it cannot do its work", of::<Refusal<'_>>),
     ("exec-run", "the result of a run, also what exec run --out writes", of::<RunDocument>),
+    ("exec-diff", "where two engines differ, what exec run --diff writes", of::<DiffDocument>),
     ("exec-explain", "what a request would run", of::<exec_explain::Explained>),
     ("exec-apply", "an Execution that has ended", of::<exec_apply::Ended<'_>>),
     ("exec-replay", "a run beside its replay", of::<exec_replay::Replayed>),
