@@ -112,7 +112,10 @@ impl From<IngestError> for CommandError {
 
 impl From<EngineError> for CommandError {
     fn from(error: EngineError) -> Self {
-        Self::unusable(error.code(), error.to_string(), error.hint())
+        match error {
+            EngineError::Failure(failure) => failure.into(),
+            broken => Self::unusable(broken.code(), broken.to_string(), broken.hint()),
+        }
     }
 }
 

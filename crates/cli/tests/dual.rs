@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use common::{ATTENTIVE, Desk, Said};
-use engine::{assert_nobody_runs, assert_tidy, desk, honest, lying, request, shell, write};
+use engine::{assert_nobody_runs, assert_tidy, desk, honest, lying, nap, request, shell, write};
 use serde_json::{Value, json};
 
 const RUN: [&str; 10] = [
@@ -123,6 +123,11 @@ fn every_planted_difference_is_found_and_no_other() {
             (1, &json!(3), &json!("rust"))
         );
     }
+    // What the candidate left is in no store that anybody reads.
+    let (_, diff) = dual(&desk, &wanted, "rust", &lying(&desk, "lying", &append("asked['stdout']")), &[]);
+    let digest = |side: &str| diff["mismatches"][0][side].as_str().unwrap().to_owned();
+    assert_eq!(desk.requiem(&["cas", "get", &digest("primary"), "--out", "kept"]).code, 0);
+    assert_eq!(desk.requiem(&["cas", "get", &digest("candidate"), "--out", "lost"]).code, 2);
     let late = lying(&desk, "late", "import time; time.sleep(2)");
     let (_, diff) = dual(&desk, &wanted, "rust", &late, &["--timing-floor", "1500"]);
     assert_eq!(found(&diff), [("timing_diff".to_owned(), "wall time".to_owned())], "{diff:#}");
@@ -150,13 +155,14 @@ fn no_candidate_harms_the_result() {
     wanted["limits"] = json!({"scratch_bytes": 20_000_000});
     let nothing = "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
     let raised = "import time; [os.fork() and 0 for _ in range(3)]; os.setsid()";
+    let nap = nap(2);
     let candidates = [
         ("crashes", "os.abort()".to_owned(), "E_ENGINE_REPLY"),
         ("fails", "raise ValueError('no')".to_owned(), "E_ENGINE_REFUSED"),
-        ("hangs", "import time; time.sleep(987655)".to_owned(), "E_ENGINE_DEADLINE"),
-        ("multiplies", format!("{raised}; os.execv('/bin/sleep', ['sleep', '987655'])"), "E_ENGINE_DEADLINE"),
+        ("hangs", format!("import time; time.sleep({nap})"), "E_ENGINE_DEADLINE"),
+        ("multiplies", format!("{raised}; os.execv('/bin/sleep', ['sleep', '{nap}'])"), "E_ENGINE_DEADLINE"),
         ("stops", "os.kill(os.getpid(), signal.SIGSTOP)".to_owned(), "E_ENGINE_DEADLINE"),
-        ("closes", "os.close(1); import time; time.sleep(987655)".to_owned(), "E_ENGINE_DEADLINE"),
+        ("closes", format!("os.close(1); import time; time.sleep({nap})"), "E_ENGINE_DEADLINE"),
         ("lies", format!("ran['stdout'] = '{nothing}'"), "E_ENGINE_CONTRADICTION"),
         (
             "forges",
@@ -197,7 +203,7 @@ fn no_candidate_harms_the_result() {
         );
         same_result(&desk, &said, &alone, name);
         assert!(said.stderr.contains(code), "{name}: {said:?}");
-        assert_nobody_runs("987655");
+        assert_nobody_runs(&nap);
         if name == "moves" {
             // The rights of a user are an engine's too: what it moved away is not found again.
             for entry in std::fs::read_dir(desk.path("tmp")).unwrap().flatten() {
@@ -279,9 +285,12 @@ fn the_result_is_told_before_the_candidate_ends() {
 /// A signal during the trial ends the trial, and nothing else.
 #[test]
 fn an_interrupted_trial_leaves_the_result_as_it_is() {
-    let desk = desk();
-    let candidate =
-        lying(&desk, "signals", "os.kill(os.getppid(), signal.SIGTERM); import time; time.sleep(987656)");
+    let (desk, nap) = (desk(), nap(3));
+    let candidate = lying(
+        &desk,
+        "signals",
+        &format!("os.kill(os.getppid(), signal.SIGTERM); import time; time.sleep({nap})"),
+    );
     desk.write("request.json", shell("echo out; exit 3", &[]).to_string());
     let mut command = Command::new("env");
     command.arg(ATTENTIVE).arg(env!("CARGO_BIN_EXE_requiem")).args(RUN).args([
@@ -297,7 +306,7 @@ fn an_interrupted_trial_leaves_the_result_as_it_is() {
     assert_eq!((said.code, &said.json()["exit_code"]), (1, &json!(3)), "{said:?}");
     let diff: Value = serde_json::from_str(&desk.read("diff.json")).unwrap();
     assert_eq!(diff["candidate_error"]["error_code"], "Interrupted", "{diff:#}");
-    assert_nobody_runs("987656");
+    assert_nobody_runs(&nap);
     assert_tidy(&desk);
 }
 

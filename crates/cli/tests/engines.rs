@@ -125,7 +125,8 @@ fn requests_mean_the_same_to_every_engine() {
 #[test]
 fn time_floods_and_children_of_rust_are_bounded() {
     let desk = engine::desk();
-    let mut slow = shell("setsid sleep 987654 & sleep 987654 & echo begun; wait", &[]);
+    let nap = engine::nap(1);
+    let mut slow = shell(&format!("setsid sleep {nap} & sleep {nap} & echo begun; wait"), &[]);
     slow["timeout_ms"] = json!(700);
     let said = run_by(&desk, "rust", &slow);
     assert_eq!(
@@ -134,9 +135,9 @@ fn time_floods_and_children_of_rust_are_bounded() {
         "{said:?}"
     );
     // What a command leaves behind does not live on, in its group or out of it.
-    let said = run_by(&desk, "rust", &shell("setsid sleep 987654 & sleep 987654 & exit 3", &[]));
+    let said = run_by(&desk, "rust", &shell(&format!("setsid sleep {nap} & sleep {nap} & exit 3"), &[]));
     assert_eq!(said.json()["exit_code"], 3);
-    engine::assert_nobody_runs("987654");
+    engine::assert_nobody_runs(&nap);
     let mut flood = shell("head -c 3000000 /dev/zero; echo end >&2", &[]);
     flood["max_output_bytes"] = json!(1000);
     let result = run_by(&desk, "rust", &flood).json();

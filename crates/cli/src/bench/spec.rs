@@ -90,14 +90,14 @@ fn number(
     })
 }
 
-/// There is one engine. Naming it keeps a spec from being measured by a program that has others, or lacks this one.
+/// Only the sandbox is measured. Naming it keeps a spec from being measured by a program that measures another.
 fn engine(value: Option<Value>) -> Result<(), CommandError> {
     match value {
         None => Ok(()),
         Some(Value::String(name)) if name == ENGINE => Ok(()),
         Some(_) => {
-            let hint = format!("leave it out, or write \"{ENGINE}\": this program has no other");
-            Err(wrong("engine", "is not an engine of this program", hint))
+            let hint = format!("leave it out, or write \"{ENGINE}\"");
+            Err(wrong("engine", "is not an engine that is measured", hint))
         }
     }
 }
@@ -182,7 +182,7 @@ mod tests {
         check(r#"{"name":"a","request":"b"}"#, "request: is not an object", "as exec run reads it");
         for engine in [r#""podman""#, "null", "7"] {
             let text = format!(r#"{{"name":"a","request":{{}},"engine":{engine}}}"#);
-            check(&text, "engine: is not an engine of this program", "leave it out, or write \"requiem\"");
+            check(&text, "engine: is not an engine that is measured", "leave it out, or write \"requiem\"");
         }
         for (field, bounds, default) in
             [("warmup", "0 to 1000", 3), ("repeats", "1 to 10000", 300), ("concurrency", "1 to 64", 1)]

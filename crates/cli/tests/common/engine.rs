@@ -73,6 +73,11 @@ pub(crate) fn lying(desk: &Desk, name: &str, lie: &str) -> String {
     write(desk, name, &text.replace(place, &format!("    {lie}\n{place}")))
 }
 
+/// Seconds that nobody else sleeps: of this test process alone, so that what another left behind is not taken for ours.
+pub(crate) fn nap(number: u8) -> String {
+    format!("9{number}{:07}", std::process::id())
+}
+
 /// No process has this word among its arguments.
 pub(crate) fn assert_nobody_runs(word: &str) {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
