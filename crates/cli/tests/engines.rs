@@ -54,6 +54,9 @@ fn what_it_says_of_itself_is_in_result_report_and_proof() {
         assert_eq!(desk.requiem(&["cas", "get", digest, "--tree", "--out", &format!("got-{name}")]).code, 0);
         assert_eq!(desk.read(&format!("got-{name}/file")), "made\n");
     }
+    // A replay is the sandbox's, and names what it differs in.
+    let replay = desk.requiem(&["exec", "replay", "--bundle", "proof.json", "--json"]);
+    assert_eq!((replay.code, &replay.json()["divergences"]), (1, &json!(["engine"])), "{replay:?}");
     let sandboxed = run_by(&desk, "requiem", &shell("echo hi", &[])).json();
     let bare = run_by(&desk, "rust", &shell("echo hi", &[])).json();
     assert_eq!(sandboxed["request_digest"], bare["request_digest"]);
