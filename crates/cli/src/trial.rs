@@ -45,7 +45,6 @@ pub(crate) struct Trial {
     identity: Identity,
     request: ExecutionRequest,
     interrupt: Interrupt,
-    entered: Result<(), CommandError>,
 }
 
 /// What came of a trial.
@@ -110,14 +109,13 @@ struct Row {
 }
 
 impl Trial {
-    /// The trial that was asked for, if any. `entered` says whether the sandbox can be used here.
+    /// The trial that was asked for, if any.
     pub(crate) fn of(
         arguments: &TrialArguments,
         objects: TenantStore,
         identity: Identity,
         request: ExecutionRequest,
         interrupt: Interrupt,
-        entered: Result<(), CommandError>,
     ) -> Option<Self> {
         let candidate = arguments.candidate.clone()?;
         let limit = Duration::from_millis(request.limits.timeout_ms);
@@ -133,7 +131,6 @@ impl Trial {
             identity,
             request,
             interrupt,
-            entered,
         })
     }
 
@@ -196,28 +193,20 @@ impl Trial {
         })?;
         let results = Store::open(&scratch.path().join("cas"))?
             .tenant(&store::parse_tenant(&self.identity.namespace)?)?;
-        self.entered?;
         let executor = LocalExecutor::open(&self.candidate)?;
         let request = if self.unisolated { without_requirements(self.request) } else { self.request };
-        let (running, watched) = channel::<()>();
-        let (cancel, deadline) = (self.interrupt.cancel().clone(), self.deadline);
-        let watch = thread::spawn(move || {
-            let late = watched.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout);
-            if late {
-                cancel.cancel();
-            }
-            late
+        let (interrupt, deadline) = (&self.interrupt, self.deadline);
+        let (ran, late) = within(deadline, interrupt, || {
+            executor.execute_into(
+                &self.objects,
+                &results,
+                Keep::Volatile,
+                &self.identity,
+                &request,
+                interrupt,
+            )
         });
-        let ran = executor.execute_into(
-            &self.objects,
-            &results,
-            Keep::Volatile,
-            &self.identity,
-            &request,
-            &self.interrupt,
-        );
-        drop(running);
-        match (ran, watch.join().unwrap_or_default()) {
+        match (ran, late) {
             (Ok(Ran { verified, .. }), _) => Ok(verified),
             (Err(_), true) => Err(CommandError::unusable(
                 "E_ENGINE_DEADLINE",
@@ -227,6 +216,22 @@ impl Trial {
             (Err(error), false) => Err(error),
         }
     }
+}
+
+/// Works, and cancels what is under way once the deadline has passed; says whether it has.
+fn within<T>(deadline: Duration, interrupt: &Interrupt, work: impl FnOnce() -> T) -> (T, bool) {
+    let (running, watched) = channel::<()>();
+    let cancel = interrupt.cancel().clone();
+    let watch = thread::spawn(move || {
+        let late = watched.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout);
+        if late {
+            cancel.cancel();
+        }
+        late
+    });
+    let done = work();
+    drop(running);
+    (done, watch.join().unwrap_or_default())
 }
 
 /// The same request, by an engine that may lack any layer.

@@ -1,4 +1,4 @@
-//! The commands of docs/cli.md, docs/bench.md, docs/signers.md, docs/engines.md and docs/dual-run.md do what the pages say.
+//! The commands of docs/cli.md, docs/bench.md and docs/signers.md do what the pages say.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
@@ -13,12 +13,11 @@ use page::{Followed, Place, is_like};
 
 fn follow(desk: &Desk, page: &str) -> Followed {
     let program = Path::new(env!("CARGO_BIN_EXE_requiem")).parent().unwrap().to_owned();
-    let [signers, engines] =
-        ["config/signers", "config/engines"].map(|folder| repository(folder).canonicalize().unwrap());
+    let signers = repository("config/signers").canonicalize().unwrap();
     let place = Place {
         folder: desk.path("."),
         programs: vec![program],
-        variables: vec![("XDG_DATA_HOME", desk.path("data")), ("SIGNERS", signers), ("ENGINES", engines)],
+        variables: vec![("XDG_DATA_HOME", desk.path("data")), ("SIGNERS", signers)],
     };
     place.follow(&repository(page))
 }
@@ -47,18 +46,6 @@ fn signers() {
     desk.write("proof.json", file.to_string());
     let followed = follow(&desk, "docs/signers.md");
     assert!(followed.scripts >= 4 && followed.lines >= 5, "{followed:?}");
-}
-
-#[test]
-fn engines() {
-    let followed = follow(&Desk::new(), "docs/engines.md");
-    assert!(followed.scripts >= 5 && followed.lines >= 14, "{followed:?}");
-}
-
-#[test]
-fn a_cut_over() {
-    let followed = follow(&Desk::new(), "docs/dual-run.md");
-    assert!(followed.scripts >= 4 && followed.lines >= 12, "{followed:?}");
 }
 
 #[test]

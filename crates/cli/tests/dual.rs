@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod common;
+#[path = "common/edge.rs"]
+mod edge;
 #[path = "common/engine.rs"]
 mod engine;
 
@@ -280,6 +282,25 @@ fn the_result_is_told_before_the_candidate_ends() {
     std::fs::File::options().write(true).open(&gate).unwrap().write_all(b"go").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert_eq!(serde_json::from_str::<Value>(&desk.read("diff.json")).unwrap()["verdict"], "agrees");
+}
+
+/// Somebody who is not root needs a namespace to mount inputs for the sandbox. A candidate gets none at the primary's cost.
+#[test]
+fn what_a_candidate_needs_does_not_change_what_the_primary_sees() {
+    let desk = Desk::new();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(desk.path("."), open).unwrap();
+    let mut wanted = shell("readlink /proc/self/ns/user; cat in", &[]);
+    wanted["inputs"] = json!({"in": {"text": "in\n"}});
+    desk.write("request.json", wanted.to_string());
+    let run = ["exec", "run", "--request", "request.json", "--json", "--engine", "rust"];
+    let alone = edge::unprivileged(&desk, &run);
+    let beside = edge::unprivileged(&desk, &[&run[..], &["--candidate", "requiem"]].concat());
+    let here = std::fs::read_link("/proc/self/ns/user").unwrap();
+    assert_eq!(alone.json()["stdout"], format!("{}\nin\n", here.display()), "{alone:?}");
+    assert_eq!(beside.json()["execution_root"], alone.json()["execution_root"], "{beside:?}");
+    // It ran, and in a namespace of its own.
+    assert!(beside.stderr.contains("stdout_mismatch"), "{beside:?}");
 }
 
 /// A signal during the trial ends the trial, and nothing else.

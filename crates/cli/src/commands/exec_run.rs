@@ -46,13 +46,11 @@ struct Finished {
 
 fn finished(arguments: &ExecRun) -> Result<Finished, CommandError> {
     let document = Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?)?;
-    // While this process has one thread, as the name spaces demand.
-    let entered = match (&arguments.engine, &arguments.trial.candidate) {
-        (EngineName::Requiem, _) => sandbox::enter().map(|()| Ok(()))?,
-        // What the candidate lacks is no affair of the run's.
-        (_, Some(EngineName::Requiem)) => sandbox::enter(),
-        _ => Ok(()),
-    };
+    // For the sandbox alone, and not for it as a candidate: what a candidate needs must not change what the primary sees.
+    if arguments.engine == EngineName::Requiem {
+        // While this process has one thread, as the name spaces demand.
+        sandbox::enter()?;
+    }
     let interrupt = Interrupt::watch()?;
     let identity = identity(&document)?;
     let cas = arguments.store.cas.as_deref();
@@ -67,7 +65,7 @@ fn finished(arguments: &ExecRun) -> Result<Finished, CommandError> {
     let result = &verified.body.execution.result;
     let (stdout, stderr) = (stream(&objects, &result.stdout)?, stream(&objects, &result.stderr)?);
     let document = RunDocument::new(&verified, stdout, stderr, sealed.body);
-    let trial = Trial::of(&arguments.trial, objects, identity, request, interrupt, entered);
+    let trial = Trial::of(&arguments.trial, objects, identity, request, interrupt);
     Ok(Finished { verified, document, trial })
 }
 
