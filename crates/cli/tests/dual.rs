@@ -270,8 +270,17 @@ fn the_result_is_told_before_the_candidate_ends() {
     let mut command =
         desk.command(&[&RUN[..], &["rust", "--candidate", &candidate, "--timing-floor", "60000"]].concat());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut told = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut told).unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).unwrap();
+        tell.send(text)
+    });
+    let told = told.recv_timeout(std::time::Duration::from_secs(60)).unwrap_or_else(|_| {
+        std::fs::write(&gate, "go").unwrap();
+        panic!("whoever reads the result waits for the candidate")
+    });
     let result: Value = serde_json::from_str(&told).unwrap();
     assert_eq!((&result["exit_code"], &result["stdout"]), (&json!(3), &json!("out\n")));
     assert_eq!(serde_json::from_str::<Value>(&desk.read("result.json")).unwrap(), result);
