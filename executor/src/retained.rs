@@ -4,12 +4,13 @@
 //! Nothing is repaired here. A journal that an executor would repair at its start is refused until one has done that.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use requiem_cas::Tenant;
+use requiem_cas::exclusive::lock_soon;
 use requiem_cas::gc::Object;
 use requiem_model::request::InputSource;
 use requiem_model::result::OutputContent;
@@ -255,11 +256,10 @@ fn lock(path: &Path) -> Result<File, RetainedError> {
         }
         other => other.map_err(io)?,
     };
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::Locked { path: path.to_owned() }.into()),
-        Err(TryLockError::Error(error)) => Err(io(error)),
+    if lock_soon(&file).map_err(io)? {
+        return Ok(file);
     }
+    Err(JournalError::Locked { path: path.to_owned() }.into())
 }
 
 // === impl RetainedError ===
