@@ -1,6 +1,7 @@
 //! One attempt from request to sealed result: fetch → stage → run → collect → seal. Blocking; used by the
 //! daemon's workers and by the command line alike.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -180,16 +181,22 @@ pub fn check_request(request: &ExecutionRequest) -> Result<RequestDigest, Failur
 /// # Errors
 /// /proc is not there.
 pub fn executor_claim(name: &str) -> io::Result<ExecutorClaim> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(fs::File::open("/proc/self/exe")?)?;
+    let binary = digest_of(Path::new("/proc/self/exe"))?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     Ok(ExecutorClaim {
         name: name.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        binary: BlobDigest::from_bytes(*hasher.finalize().as_bytes()),
+        binary,
         kernel: kernel.trim_end().to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
     })
+}
+
+/// The digest of a program's file.
+pub(crate) fn digest_of(program: &Path) -> io::Result<BlobDigest> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(fs::File::open(program)?)?;
+    Ok(BlobDigest::from_bytes(*hasher.finalize().as_bytes()))
 }
 
 fn timed<T>(spent: &mut Duration, step: impl FnOnce() -> T) -> T {

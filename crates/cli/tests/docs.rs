@@ -3,24 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod common;
-#[path = "common/page.rs"]
-mod page;
-
-use std::path::Path;
+#[path = "common/guide.rs"]
+mod guide;
 
 use common::{Desk, repository};
-use page::{Followed, Place, is_like};
-
-fn follow(desk: &Desk, page: &str) -> Followed {
-    let program = Path::new(env!("CARGO_BIN_EXE_requiem")).parent().unwrap().to_owned();
-    let signers = repository("config/signers").canonicalize().unwrap();
-    let place = Place {
-        folder: desk.path("."),
-        programs: vec![program],
-        variables: vec![("XDG_DATA_HOME", desk.path("data")), ("SIGNERS", signers)],
-    };
-    place.follow(&repository(page))
-}
+use guide::follow;
+use guide::page::is_like;
 
 #[test]
 fn the_command_line() {

@@ -3,35 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod common;
-#[path = "common/page.rs"]
-#[allow(dead_code, reason = "patterns are tested where docs.rs is")]
-mod page;
+#[path = "common/guide.rs"]
+mod guide;
 
-use std::path::Path;
-
-use common::{Desk, repository};
-use page::{Followed, Place};
-
-fn follow(page: &str) -> Followed {
-    let desk = Desk::new();
-    let program = Path::new(env!("CARGO_BIN_EXE_requiem")).parent().unwrap().to_owned();
-    let engines = repository("config/engines").canonicalize().unwrap();
-    let place = Place {
-        folder: desk.path("."),
-        programs: vec![program],
-        variables: vec![("XDG_DATA_HOME", desk.path("data")), ("ENGINES", engines)],
-    };
-    place.follow(&repository(page))
-}
+use common::Desk;
+use guide::follow;
 
 #[test]
 fn engines() {
-    let followed = follow("docs/engines.md");
+    let followed = follow(&Desk::new(), "docs/engines.md");
     assert!(followed.scripts >= 5 && followed.lines >= 14, "{followed:?}");
 }
 
 #[test]
 fn a_cut_over() {
-    let followed = follow("docs/dual-run.md");
+    let followed = follow(&Desk::new(), "docs/dual-run.md");
     assert!(followed.scripts >= 4 && followed.lines >= 12, "{followed:?}");
 }

@@ -30,5 +30,5 @@ pub use error::StepError;
 pub use runner::{runner_command, runner_main, runner_main_at};
 pub use spec::{
     Cancel, Finished, INPUT_MTIME, InputMount, RunError, RunSpec, RunnerConfig, RunnerNews, SandboxError,
-    StdStream,
+    StdStream, Workspace,
 };

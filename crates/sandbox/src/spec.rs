@@ -125,9 +125,21 @@ pub struct Finished {
     pub staged: Duration,
     /// The workspace as the run left it, without its inputs (their mount points are empty). Every process that
     /// could write to it is gone. Its memory is freed when this is closed.
-    pub workspace: OwnedFd,
+    pub workspace: Workspace,
+}
+
+/// The folder that a run left.
+#[derive(Debug)]
+pub struct Workspace {
+    pub(crate) folder: OwnedFd,
     /// Keeps the folder of a run that could not mount until the caller has read it.
     pub(crate) _lease: OwnedFd,
+}
+
+impl AsFd for Workspace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
 }
 
 /// Cancels a run from another thread. Clones cancel the same run.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "this is a test with a harness of its own")]
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, ExitCode};
 
 use requiem_model::report::Status;
@@ -55,6 +56,6 @@ fn ordinary_user() {
     let short: Vec<_> = ended.report.layers.iter().filter(|row| row.status != Status::Enforced).collect();
     assert!(matches!(short[..], [row] if row.layer == Layer::Cgroup), "{short:#?}");
     // What the payload made can be read by the caller.
-    let made = format!("/proc/self/fd/{}/made", std::os::fd::AsRawFd::as_raw_fd(&ended.workspace));
+    let made = format!("/proc/self/fd/{}/made", ended.workspace.as_fd().as_raw_fd());
     assert_eq!(std::fs::read_to_string(made).unwrap(), "made\n");
 }

@@ -19,11 +19,15 @@ use super::folder::{Folder, open_left};
 use super::portable::{micros, unusable};
 use super::protocol::{Ask, Info, MAX_REPLY_BYTES, Ran, answer, question};
 use super::{Done, Engine, EngineError, Fault, Job, admit_unproven, unproven};
+use crate::execute::digest_of;
+use crate::steps::one_line;
 
 /// How long an engine may take to say who it is.
 const INTRODUCTION: Duration = Duration::from_secs(10);
 /// How much longer than the command's own limit an engine may take, in which it ends the command and answers.
 const GRACE: Duration = Duration::from_secs(10);
+/// Longest explanation of a layer that is given, in bytes. A report may hold 1024.
+const MAX_DETAIL: usize = 1000;
 
 /// A program that speaks `requiem-engine/1`. One run at a time in a process: see
 /// [`Companion`](super::companion::Companion).
@@ -170,7 +174,7 @@ impl Engine for CommandEngine {
             self.program.display(),
             self.binary
         );
-        let report = unproven(&self.info.name, &printable(&why), &job.request.policy);
+        let report = unproven(&self.info.name, &one_line(&why, MAX_DETAIL), &job.request.policy);
         let left = folder.left().map_err(|error| unusable("the workspace cannot be read", &error))?;
         Ok(Done {
             outcome: ran.outcome,
@@ -220,19 +224,4 @@ fn unanswered(engine: &str, error: AskError) -> EngineError {
         AskError::Stopped(_) => Fault::Workspace,
     };
     EngineError::broken(engine, fault, error.to_string())
-}
-
-fn digest_of(program: &Path) -> io::Result<BlobDigest> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(program)?)?;
-    Ok(BlobDigest::from_bytes(*hasher.finalize().as_bytes()))
-}
-
-/// As a report may hold it: one line of at most 1000 bytes.
-fn printable(text: &str) -> String {
-    let mut line: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    while line.len() > 1000 {
-        line.pop();
-    }
-    line
 }

@@ -2,7 +2,6 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use requiem_model::result::FailureReason;
 use requiem_model::{ExecutionRequest, Failure};
@@ -15,9 +14,6 @@ pub const NAME: &str = requiem_model::confidence::SANDBOX;
 
 /// The sandbox behind a runner, which may be ours or somebody else's.
 pub struct Sandbox<R>(pub R);
-
-/// The workspace that a sandbox left; its memory is freed with this.
-struct Left(Finished);
 
 impl<R: Borrow<Runner> + Send + Sync> Engine for Sandbox<R> {
     fn identity(&self) -> requiem_proof::Engine {
@@ -41,15 +37,9 @@ impl<R: Borrow<Runner> + Send + Sync> Engine for Sandbox<R> {
             limits: request.limits.clone(),
             policy: request.policy.clone(),
         };
-        let finished = self.0.borrow().run(spec, sink, cancel).map_err(refusal)?;
-        Ok(Done {
-            outcome: finished.outcome,
-            usage: finished.usage,
-            report: finished.report.clone(),
-            mount: finished.staged,
-            workspace: Box::new(Left(finished)),
-            claimed: None,
-        })
+        let Finished { outcome, usage, report, staged, workspace } =
+            self.0.borrow().run(spec, sink, cancel).map_err(refusal)?;
+        Ok(Done { outcome, usage, report, mount: staged, workspace: Box::new(workspace), claimed: None })
     }
 }
 
@@ -87,11 +77,5 @@ pub(super) fn not_runnable(why: String) -> Failure {
 impl<R> fmt::Debug for Sandbox<R> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Sandbox")
-    }
-}
-
-impl AsFd for Left {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.workspace.as_fd()
     }
 }

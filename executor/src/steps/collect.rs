@@ -7,7 +7,7 @@ use requiem_cas::{Durability, IngestError, TenantStore, TreeLimits};
 use requiem_model::result::{MissingOutput, Output};
 use requiem_model::{Failure, RelPath};
 
-use super::store_failure;
+use super::{one_line, store_failure};
 use crate::execute::Keep;
 
 /// Longest reason for a missing output, in bytes.
@@ -48,11 +48,7 @@ pub(crate) fn collect(
 /// One line of bounded length, without the path that stands beside it anyway.
 fn why(path: &RelPath, text: &str) -> String {
     let text = text.strip_prefix(path.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text);
-    let mut line: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    while line.len() > MAX_WHY {
-        line.pop();
-    }
-    line
+    one_line(text, MAX_WHY)
 }
 
 #[cfg(test)]

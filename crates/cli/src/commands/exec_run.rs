@@ -95,11 +95,12 @@ fn text(verified: &Verified, document: &RunDocument) -> String {
     let mut rows = vec![
         row("result", format!("{}: {}, {} ms", result.reason(), result.outcome, document.duration_ms)),
         row("request", document.request_digest.to_string()),
-        row("engine", engine_in_words(&document.engine)),
-        row("execution root", document.execution_root.to_string()),
-        row("bundle root", document.bundle_root.to_string()),
     ];
-    rows.retain(|[name, _]| name != "engine" || document.engine.name != SANDBOX);
+    if document.engine.name != SANDBOX {
+        rows.push(row("engine", engine_in_words(&document.engine)));
+    }
+    rows.push(row("execution root", document.execution_root.to_string()));
+    rows.push(row("bundle root", document.bundle_root.to_string()));
     for (path, digest) in &document.output_digests {
         rows.push(row("output", format!("{digest}  {}", printable(path))));
     }

@@ -23,7 +23,9 @@ use apart::Shared;
 use link::Link;
 
 use crate::protocol::{Channel, ChannelError, Reply, Request};
-use crate::spec::{Cancel, Finished, RunError, RunSpec, RunnerConfig, RunnerNews, SandboxError, StdStream};
+use crate::spec::{
+    Cancel, Finished, RunError, RunSpec, RunnerConfig, RunnerNews, SandboxError, StdStream, Workspace,
+};
 
 /// A runner process and the runs prepared in it. Runs may be made from several threads at once.
 #[derive(Debug)]
@@ -210,7 +212,8 @@ fn finish(frame: crate::protocol::Frame, run: Channel, handing: Duration) -> Res
             let workspace = frame.descriptors.into_iter().next();
             let workspace = workspace.ok_or(Errno::EPROTO).map_err(RunError::at("receive the workspace"))?;
             let staged = handing + Duration::from_micros(staged_us);
-            Ok(Finished { outcome, usage, report, staged, workspace, _lease: run.into() })
+            let workspace = Workspace { folder: workspace, _lease: run.into() };
+            Ok(Finished { outcome, usage, report, staged, workspace })
         }
         Reply::Refused { layer, why } => Err(RunError::Refused { layer, why }),
         Reply::NotRunnable { why } => Err(RunError::CommandNotRunnable { why }),

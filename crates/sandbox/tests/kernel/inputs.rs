@@ -1,6 +1,7 @@
 //! Inputs are there, whole, and cannot be changed.
 
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::*;
@@ -40,7 +41,7 @@ fn the_workspace_comes_back_without_the_inputs() {
     let folder = open_folder();
     let inputs = vec![input("in", folder.path())];
     let ran = run(RunSpec { inputs, ..sh("cp -r in out; ln -s /etc/passwd out/link; echo made > out/made") });
-    let workspace = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&ran.end.workspace));
+    let workspace = format!("/proc/self/fd/{}", ran.end.workspace.as_fd().as_raw_fd());
     assert_eq!(fs::read_to_string(format!("{workspace}/out/made")).unwrap(), "made\n");
     assert_eq!(fs::read_to_string(format!("{workspace}/out/sub/deep")).unwrap(), "content");
     assert_eq!(fs::read_dir(format!("{workspace}/in")).unwrap().count(), 0);
