@@ -28,6 +28,8 @@ pub enum Command {
     InstallProfile(ProfileArgs),
     /// Wait until the executor beside this process serves; a pod's second container starts after that.
     AwaitServing(AwaitArgs),
+    /// Speak HTTP on standard input and output with the executor beside this process; changes nothing.
+    Relay(RelayArgs),
     /// The sandbox's own process; started by `serve`, never by hand.
     #[command(hide = true)]
     Runner,
@@ -42,6 +44,19 @@ pub struct AwaitArgs {
     /// Seconds after which it is given up.
     #[arg(long, default_value_t = 120)]
     pub seconds: u32,
+}
+
+/// Flags of `relay`.
+#[derive(Debug, Args)]
+pub struct RelayArgs {
+    /// Its local socket.
+    #[arg(
+        long,
+        env = "REQUIEM_EXECUTOR_LOCAL_SOCKET",
+        value_name = "PATH",
+        default_value = "/requiem/local/executor.sock"
+    )]
+    pub socket: PathBuf,
 }
 
 /// Flags of `serve`.
@@ -94,6 +109,9 @@ pub struct ServeArgs {
     /// Copy the runner that lies beside this program to this place first, for the other container.
     #[arg(long, env = "REQUIEM_EXECUTOR_INSTALL_RUNNER", value_name = "PATH")]
     install_runner: Option<PathBuf>,
+    /// Answer calls that change nothing at this Unix socket too, for the own user alone; see `relay`.
+    #[arg(long, env = "REQUIEM_EXECUTOR_LOCAL_SOCKET", value_name = "PATH")]
+    local_socket: Option<PathBuf>,
     /// Serve one Execution and end when its end has been acknowledged.
     #[arg(long, env = "REQUIEM_EXECUTOR_ONCE")]
     once: bool,
@@ -123,6 +141,7 @@ impl From<ServeArgs> for Config {
             keep_acked: whole(args.keep_acked),
             runner_socket: args.runner_socket,
             install_runner: args.install_runner,
+            local_socket: args.local_socket,
             once: args.once,
             termination_log: args.termination_log,
         }

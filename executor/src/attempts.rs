@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::admission::{Admission, Known, Stage, admit};
 use crate::journal::{Asked, AttemptKey, InlineBlob, Journal, JournalError, Record, Replay, cancelled, lost};
+use crate::live::Live;
 use crate::queue::Queue;
 
 /// One attempt.
@@ -27,12 +28,21 @@ pub struct Entry {
     run: Mutex<Run>,
 }
 
-/// The run of an attempt. A cancellation holds a descriptor, so it lives no longer than the run.
+/// The run of an attempt. What it holds (a descriptor, the ends of streams) lives no longer than the run.
 #[derive(Default)]
 struct Run {
-    cancel: Option<Cancel>,
+    begun: Option<Begun>,
     /// Somebody wants it to end, whether it has begun or not.
     cancel_wanted: bool,
+}
+
+/// A run that has begun.
+#[derive(Clone)]
+pub struct Begun {
+    /// Ends it when triggered.
+    pub cancel: Cancel,
+    /// Shows what it writes.
+    pub live: Arc<Live>,
 }
 
 /// An attempt that waits for a worker.
@@ -194,18 +204,18 @@ impl Attempts {
         }
     }
 
-    /// Writes down that the attempt runs now, and shows it. Gives back what ends the run when triggered.
+    /// Writes down that the attempt runs now, and shows it.
     ///
     /// # Errors
     /// The reason to end it instead.
-    pub fn begin(&self, entry: &Entry) -> Result<Cancel, Failure> {
-        let cancel = entry.prepare_run()?;
+    pub fn begin(&self, entry: &Entry) -> Result<Begun, Failure> {
+        let begun = entry.prepare_run()?;
         let at = requiem_proof::rfc3339_millis(unix_millis());
         self.journal
             .append(&Record::Started { asked: entry.asked.clone(), at })
             .map_err(|error| failure(&error))?;
         entry.show(AttemptState::Running);
-        Ok(cancel)
+        Ok(begun)
     }
 
     /// Writes the end down, durably, and then shows it. A result that cannot be written down is none.
@@ -214,7 +224,7 @@ impl Attempts {
             End::Sealed(sealed, blobs) => self.write_sealed(entry, sealed, blobs),
             End::Failed(failure) => self.write_failed(entry, failure),
         };
-        entry.lock_run().cancel = None;
+        entry.lock_run().begun = None;
         let state = entry.show(state);
         self.changed.notify_waiters();
         state
@@ -430,6 +440,11 @@ impl Entry {
         self.state.subscribe()
     }
 
+    /// What it writes, while it runs.
+    pub(crate) fn live(&self) -> Option<Arc<Live>> {
+        self.lock_run().begun.as_ref().map(|begun| Arc::clone(&begun.live))
+    }
+
     fn show(&self, state: AttemptState) -> Arc<AttemptState> {
         let state = Arc::new(state);
         self.state.send_replace(Arc::clone(&state));
@@ -441,7 +456,7 @@ impl Entry {
     }
 
     /// Makes the run cancellable, unless it is not wanted any more.
-    fn prepare_run(&self) -> Result<Cancel, Failure> {
+    fn prepare_run(&self) -> Result<Begun, Failure> {
         let mut run = self.lock_run();
         if run.cancel_wanted {
             return Err(cancelled());
@@ -450,8 +465,9 @@ impl Entry {
             let hint = "raise the limit of open files of the executor";
             Failure::new(FailureReason::SandboxError, error.to_string(), hint)
         })?;
-        run.cancel = Some(cancel.clone());
-        Ok(cancel)
+        let begun = Begun { cancel, live: Arc::default() };
+        run.begun = Some(begun.clone());
+        Ok(begun)
     }
 
     fn seen_from(&self, asked: &Asked) -> Known {
@@ -474,8 +490,8 @@ impl Entry {
 
 impl Run {
     fn end(&self) {
-        if let Some(cancel) = &self.cancel {
-            cancel.cancel();
+        if let Some(begun) = &self.begun {
+            begun.cancel.cancel();
         }
     }
 }

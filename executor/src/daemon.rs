@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use requiem_cas::{Store, StoreError};
 use requiem_sandbox::{RunError, RunnerConfig, SandboxError};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -30,7 +30,7 @@ use crate::recover;
 use crate::runners::{Place, Runners};
 use crate::server::identity::Identity;
 use crate::server::routes::About;
-use crate::server::{TlsError, TlsFiles, admin, listen, routes};
+use crate::server::{self, TlsError, TlsFiles, admin, listen, routes};
 use crate::workers::{self, Workshop};
 
 /// Runs prepared ahead of need, at most: each holds two processes.
@@ -63,6 +63,8 @@ pub struct Config {
     pub runner_socket: Option<PathBuf>,
     /// Where the runner is put for that container.
     pub install_runner: Option<PathBuf>,
+    /// Where processes of the own user may read.
+    pub local_socket: Option<PathBuf>,
     /// Serve one Execution and end.
     pub once: bool,
     /// Where the last word goes.
@@ -95,6 +97,14 @@ pub enum StartupError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The local socket.
+    #[error("cannot listen at {}: {source}", path.display())]
+    LocalSocket {
+        /// The socket.
+        path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
@@ -151,6 +161,7 @@ pub async fn serve(config: Config) -> Result<(), StartupError> {
     let mut ends = Signals::new()?;
     let (listener, admin_listener) = (bind(config.listen).await?, bind(config.admin_listen).await?);
     let addresses = [local(&listener)?, local(&admin_listener)?];
+    let local_listener = config.local_socket.as_deref().map(bind_local).transpose()?;
     let built = tokio::task::spawn_blocking(move || Daemon::build(&config)).await;
     let daemon =
         built.map_err(|error| StartupError::System { what: "start", source: io::Error::other(error) })??;
@@ -158,12 +169,23 @@ pub async fn serve(config: Config) -> Result<(), StartupError> {
     let admin = tokio::spawn(async move { axum::serve(admin_listener, admin).await });
     let (identity, router) = (Arc::clone(&daemon.health.identity), routes::router(Arc::clone(&daemon.api)));
     let calls = tokio::spawn(listen::serve(listener, identity, router, daemon.stop.subscribe()));
+    let reads = local_listener.map(|listener| {
+        let router = routes::read_router(Arc::clone(&daemon.api));
+        let metrics = Arc::clone(&daemon.health.metrics);
+        tokio::spawn(server::local::serve(listener, router, metrics, daemon.stop.subscribe()))
+    });
     announce(addresses);
     daemon.until_end(&mut ends).await;
     let stop = daemon.stop.clone();
     daemon.wind_up(&mut ends).await;
     stop.send_replace(true);
-    if tokio::time::timeout(Duration::from_secs(5), calls).await.is_err() {
+    let reads = async {
+        if let Some(reads) = reads {
+            drop(reads.await)
+        }
+    };
+    let open = async { tokio::join!(calls, reads) };
+    if tokio::time::timeout(Duration::from_secs(5), open).await.is_err() {
         tracing::warn!("some calls were still open");
     }
     admin.abort();
@@ -324,6 +346,11 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartupError> {
     TcpListener::bind(address).await.map_err(|source| StartupError::Listen { address, source })
 }
 
+fn bind_local(socket: &Path) -> Result<UnixListener, StartupError> {
+    server::local::bind(socket)
+        .map_err(|source| StartupError::LocalSocket { path: socket.to_owned(), source })
+}
+
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartupError> {
     listener.local_addr().map_err(|source| StartupError::System { what: "read the own address", source })
 }
@@ -381,6 +408,7 @@ impl StartupError {
             }
             Self::Install(_) => "check the image of the executor, and that /proc is mounted",
             Self::Listen { .. } => "choose a free address with --listen and --admin-listen; port 0 takes any",
+            Self::LocalSocket { .. } => "name a place in a folder of this user's with --local-socket",
             Self::Metrics(_) => "this is a defect; please report it",
             Self::System { .. } => "check the limits of the process and that /proc is mounted",
         }

@@ -15,7 +15,8 @@
 //! | bundles that left the journal | [`archive`] |
 //! | what both still name | [`retained`] |
 //! | waiting and running | [`queue`], `workers`, [`runners`] |
-//! | listeners | [`server`] |
+//! | listeners, and the way to the local one | [`server`], [`relay`] |
+//! | what a run has written so far | `live` |
 //! | the runner's way into a pod, who waits for it, and the profile's way onto a node | [`install`], [`awaiting`], [`profile`] |
 //! | a container's first process | [`first`] |
 //! | health; the end | `health`, `farewell` |
@@ -36,12 +37,14 @@ pub mod journal;
 pub mod metrics;
 pub mod profile;
 pub mod queue;
+pub mod relay;
 pub mod retained;
 pub mod runners;
 pub mod server;
 
 mod farewell;
 mod health;
+mod live;
 mod recover;
 mod steps;
 mod workers;

@@ -1,4 +1,4 @@
-//! `requiem-executor`: `serve` runs attempts, `await-serving` waits for one that does, `install-profile` prepares a node, `runner` is the sandbox's own process. Under the name `requiem-runner`, as it
+//! `requiem-executor`: `serve` runs attempts, `await-serving` waits for one that does, `relay` leads to it, `install-profile` prepares a node, `runner` is the sandbox's own process. Under the name `requiem-runner`, as it
 //! is installed for a pod's workload container, the program is the runner alone.
 
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Runner => requiem_sandbox::runner_main(),
         Command::AwaitServing(args) => requiem_executor::awaiting::main(&args),
         Command::InstallProfile(args) => requiem_executor::profile::main(&args),
+        Command::Relay(args) => requiem_executor::relay::main(&args),
         Command::Serve(_) if first::is_first() => first::main(),
         Command::Serve(args) => {
             first::take_signals();

@@ -40,6 +40,8 @@ pub struct Metrics {
     store: StoreFigures,
     /// Calls refused because the queue was full.
     pub refused: IntCounter,
+    /// Connections to the local socket.
+    pub readers: IntCounter,
     /// When the endpoint's certificate expires.
     pub certificate_expiry: IntGauge,
     /// Whether a runner takes work.
@@ -157,6 +159,10 @@ impl Metrics {
             total: keep(reg, histogram("attempt_seconds", "Time from slot to durable end.", 0.001))?,
             store: StoreFigures::new(reg)?,
             refused: keep(reg, counter("refused_total", "Attempts refused because the queue was full."))?,
+            readers: keep(
+                reg,
+                counter("readers_total", "Connections to the local socket (`kubectl requiem`)."),
+            )?,
             certificate_expiry: keep(
                 reg,
                 gauge(

@@ -10,10 +10,11 @@ use requiem_model::Failure;
 use requiem_model::result::FailureReason;
 use requiem_proof::ExecutorClaim;
 
-use crate::attempts::{Attempts, End, Job};
+use crate::attempts::{Attempts, Begun, End, Job};
 use crate::engine::Sandbox;
 use crate::execute::{Deps, Keep, SealedRun, execute};
 use crate::journal::AttemptKey;
+use crate::live::Followed;
 use crate::metrics::Metrics;
 use crate::runners::{Readiness, Runners};
 use crate::steps::store_failure;
@@ -83,11 +84,11 @@ impl Workshop {
         if self.runners.readiness() == Readiness::GivenUp {
             return Err(self.runners.failure());
         }
-        let cancel = self.attempts.begin(&job.entry)?;
+        let Begun { cancel, live } = self.attempts.begin(&job.entry)?;
         let identity = &job.entry.asked.identity;
         let tenant = Tenant::parse(&identity.namespace).and_then(|tenant| self.store.tenant(&tenant));
         let store = tenant.map_err(|error| store_failure("cannot open the tenant's store", &error))?;
-        let engine = Sandbox(self.runners.runner());
+        let engine = Followed { engine: Sandbox(self.runners.runner()), live };
         let deps =
             Deps { store: &store, results: &store, engine: &engine, claim: &self.claim, keep: Keep::Journal };
         Ok(execute(&deps, identity, &job.request, &job.inline, &cancel)?)

@@ -7,6 +7,7 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -23,7 +24,7 @@ const MAX_STREAMS: u32 = 20_000;
 /// A peer that does not answer a ping for twice this long is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `router` on `listener` until `stop` turns true, then lets open calls end.
 pub(crate) async fn serve(
@@ -63,7 +64,7 @@ pub(crate) async fn serve(
     while open.join_next().await.is_some() {}
 }
 
-async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, mut stop: watch::Receiver<bool>) {
+async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, stop: watch::Receiver<bool>) {
     // Long polls and small answers: waiting for a full segment would cost 40 ms each.
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
@@ -73,6 +74,15 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, mut s
         Ok(Err(error)) => return tracing::warn!(%error, "a peer was refused in the handshake"),
         Err(_elapsed) => return tracing::warn!("a peer did not finish the handshake in time"),
     };
+    http(tls, router, stop).await;
+}
+
+/// Serves one connection until it ends, or until `stop` turns true and its open calls have ended.
+pub(crate) async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
@@ -81,7 +91,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, mut s
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
-    let serving = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router));
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(serving);
     let served = tokio::select! {
         ended = serving.as_mut() => Some(ended),
@@ -100,7 +110,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, mut s
 }
 
 /// Returns when the daemon stops, or is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if let Err(gone) = stop.wait_for(|stop| *stop).await {
         tracing::debug!(%gone, "the daemon is gone");
     }

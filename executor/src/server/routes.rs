@@ -8,16 +8,17 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use requiem_model::attempt::{AttemptState, Capabilities, Identity, StartAttempt};
 use requiem_model::request::MAX_TEXT_BYTES;
 use requiem_model::{BlobDigest, BundleRoot};
+use requiem_sandbox::StdStream;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::bytes;
 use super::error::ApiError;
+use super::{bytes, follow};
 use crate::archive::Archive;
 use crate::attempts::{Attempts, ChangeError, StartError};
 use crate::journal::{AttemptKey, JournalError};
@@ -60,15 +61,38 @@ struct Tenancy {
     namespace: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Follow {
+    from: Option<u64>,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
 /// All routes of the operator's side.
 pub(crate) fn router(api: Arc<Api>) -> Router {
+    let changes = Router::new()
+        .route("/v1/attempts/{uid}/{attempt}", put(start).delete(cancel))
+        .route("/v1/attempts/{uid}/{attempt}/ack", post(acknowledge));
+    finished(changes.merge(reads()), api)
+}
+
+/// The routes that change nothing: of the local side.
+pub(crate) fn read_router(api: Arc<Api>) -> Router {
+    finished(reads(), api)
+}
+
+fn reads() -> Router<Arc<Api>> {
     Router::new()
-        .route("/v1/attempts/{uid}/{attempt}", get(read).put(start).delete(cancel))
-        .route("/v1/attempts/{uid}/{attempt}/ack", post(acknowledge))
+        .route("/v1/attempts/{uid}/{attempt}", get(read))
         .route("/v1/attempts/{uid}/{attempt}/{stream}", get(stream))
         .route("/v1/blobs/{digest}", get(blob))
         .route("/v1/proofs/{root}", get(proof))
         .route("/v1/capabilities", get(capabilities))
+}
+
+fn finished(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
+    routes
         .fallback(async || ApiError::not_found("no such path", "see docs/executor.md for the endpoints"))
         .method_not_allowed_fallback(async || ApiError::method())
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -113,21 +137,34 @@ async fn acknowledge(State(api): Shared, Path(path): Path<(String, String)>) -> 
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn stream(State(api): Shared, Path((uid, attempt, stream)): Path<(String, String, String)>) -> Answer {
-    if stream != "stdout" && stream != "stderr" {
-        return Err(ApiError::not_found("no such path", "streams are stdout and stderr"));
+async fn stream(
+    State(api): Shared,
+    Path((uid, attempt, stream)): Path<(String, String, String)>,
+    query: Result<Query<Follow>, QueryRejection>,
+) -> Answer {
+    let stream = match stream.as_str() {
+        "stdout" => StdStream::Stdout,
+        "stderr" => StdStream::Stderr,
+        _ => return Err(ApiError::not_found("no such path", "streams are stdout and stderr")),
+    };
+    let (key, follow) = (parse_key((uid, attempt))?, parse_query(query)?);
+    let entry = || api.attempts.get(&key).ok_or_else(|| ApiError::unknown_attempt(&key));
+    let limit = Duration::from_millis(follow.wait_ms.min(MAX_WAIT_MS));
+    if let Some(from) = follow.from
+        && let Some(part) = follow::next(entry()?, stream, from, limit).await
+    {
+        return Ok(bytes::part(part));
     }
-    let key = parse_key((uid, attempt))?;
-    let entry = api.attempts.get(&key).ok_or_else(|| ApiError::unknown_attempt(&key))?;
+    let entry = entry()?;
     let AttemptState::Sealed { sealed } = &*entry.state() else {
         return Err(ApiError::not_found(
             format!("attempt {key} has no result"),
             "wait for its state to be sealed",
         ));
     };
-    let digest = bytes::stream_digest(&sealed.body, &stream)?;
+    let digest = bytes::stream_digest(&sealed.body, stream)?;
     let namespace = entry.asked.identity.namespace.clone();
-    blocking(move || bytes::blob(&api.store, &namespace, &digest)).await?
+    blocking(move || bytes::rest(&api.store, &namespace, &digest, follow.from.unwrap_or(0))).await?
 }
 
 async fn blob(
@@ -137,7 +174,7 @@ async fn blob(
 ) -> Answer {
     let namespace = parse_query(query)?.namespace;
     let digest: BlobDigest = digest.parse().map_err(|error| bad_digest(&error))?;
-    blocking(move || bytes::blob(&api.store, &namespace, &digest)).await?
+    blocking(move || bytes::rest(&api.store, &namespace, &digest, 0)).await?
 }
 
 async fn proof(

@@ -1,7 +1,7 @@
 //! The pod of an executor, from the spec of its pool: the shape of `docs/pod-tiers.md`. Pure.
 //!
 //! ```text
-//! executor (sidecar)   requiem-executor serve …    store, certificates, socket
+//! executor (sidecar)   requiem-executor serve …    store, certificates, sockets
 //! workload             requiem-runner              the user's image; no store, no certificates, no token
 //! ```
 
@@ -170,6 +170,7 @@ fn executor(template: &Template<'_>, name: &str) -> Container {
             mount("run", false),
             mount("store", false),
             mount("tls", true),
+            mount("local", false),
         ]),
         ..Container::default()
     }
@@ -202,6 +203,7 @@ fn arguments(pods: &PodsSpec, name: &str) -> Vec<String> {
         ("--drain-seconds", &drain),
         ("--runner-socket", "/requiem/run/runner.sock"),
         ("--install-runner", "/requiem/bin/requiem-runner"),
+        ("--local-socket", "/requiem/local/executor.sock"),
     ];
     let words = flags.iter().flat_map(|(flag, value)| [*flag, *value]);
     std::iter::once("serve").chain(words).map(str::to_owned).collect()
@@ -262,6 +264,7 @@ fn volumes(store: &StoreSpec) -> Vec<Volume> {
         empty("run"),
         place(store, volume("store")),
         Volume { secret: Some(tls), ..volume("tls") },
+        empty("local"),
     ]
 }
 
