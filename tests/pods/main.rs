@@ -6,6 +6,7 @@ mod images;
 mod leaves_nothing;
 mod nodes;
 mod payloads;
+mod plugin;
 mod pools;
 mod site;
 mod tiers;

@@ -439,7 +439,7 @@ pub(crate) struct Man {
     /// Write the pages of all commands into this folder.
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     pub(crate) out: Option<PathBuf>,
-    /// One page of Markdown about all commands, instead of pages for man.
+    /// A page of Markdown about all commands and one about those of kubectl requiem, instead of pages for man.
     #[arg(long, conflicts_with = "command")]
     pub(crate) markdown: bool,
 }
@@ -453,6 +453,6 @@ pub(crate) struct SchemaArguments {
     pub(crate) out: Option<PathBuf>,
 }
 
-fn output_path(text: &str) -> Result<RelPath, String> {
+pub(crate) fn output_path(text: &str) -> Result<RelPath, String> {
     RelPath::parse(text).map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! `requiem`: run, store and verify without Kubernetes, and one command that asks a cluster.
+//! `requiem`: run, store and verify without Kubernetes, and `kubectl requiem`, which asks a cluster.
 //!
 //! A command computes a [`Report`](report::Report) or a [`CommandError`](error::CommandError); only this file and
 //! `report` write to the terminal (and `meter`, the progress of long work). Exit codes: 0 ok · 1 findings or a failed run ·
@@ -22,7 +22,9 @@ mod manifest;
 mod meter;
 mod named;
 mod pairs;
+mod plugin;
 mod proof_input;
+mod proof_of;
 mod proof_store;
 mod proof_text;
 mod random;
@@ -45,6 +47,9 @@ use clap::Parser;
 use crate::arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
+    if plugin::is_plugin() {
+        return plugin::main();
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return report::usage(&error, std::env::args_os().any(|argument| argument == "--json")),

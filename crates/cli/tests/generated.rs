@@ -11,13 +11,20 @@ use common::{Desk, repository};
 use requiem_model::BlobDigest;
 
 #[test]
-fn the_reference_page_is_up_to_date() {
+fn the_reference_pages_are_up_to_date() {
     let desk = Desk::new();
     let said = desk.requiem(&["man", "--markdown", "--out", "docs"]);
     assert_eq!(said.code, 0, "{said:?}");
-    let committed = std::fs::read_to_string(repository("docs/reference/cli.md")).unwrap_or_default();
-    assert!(desk.read("docs/cli.md") == committed, "run `cargo xtask generate` and commit the result");
-    assert_eq!(desk.requiem(&["man", "--markdown"]).stdout, committed);
+    let pages = ["cli.md", "kubectl.md"].map(|page| {
+        let committed =
+            std::fs::read_to_string(repository(&format!("docs/reference/{page}"))).unwrap_or_default();
+        assert!(
+            desk.read(&format!("docs/{page}")) == committed,
+            "run `cargo xtask generate` and commit the result"
+        );
+        committed
+    });
+    assert_eq!(desk.requiem(&["man", "--markdown"]).stdout, pages.concat());
 }
 
 #[test]

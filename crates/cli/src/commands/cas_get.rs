@@ -70,8 +70,27 @@ fn get_blob(store: &TenantStore, digest: &BlobDigest, path: &Path) -> Result<(),
     })
 }
 
+/// Restores a file with its executable bit.
+pub(crate) fn get_file(
+    store: &TenantStore,
+    digest: &BlobDigest,
+    executable: bool,
+    path: &Path,
+) -> Result<(), CommandError> {
+    get_blob(store, digest, path)?;
+    if !executable {
+        return Ok(());
+    }
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(path, mode).map_err(|error| cannot("set mode of", path, &error))
+}
+
 /// Restores a folder, or leaves nothing of it.
-fn get_new_tree(store: &TenantStore, digest: &TreeDigest, path: &Path) -> Result<(), CommandError> {
+pub(crate) fn get_new_tree(
+    store: &TenantStore,
+    digest: &TreeDigest,
+    path: &Path,
+) -> Result<(), CommandError> {
     // What is no folder is told before one is made.
     store.manifest(digest)?;
     fs::create_dir(path).map_err(|error| cannot("make folder", path, &error))?;
@@ -96,11 +115,7 @@ fn fill(store: &TenantStore, digest: &TreeDigest, path: &Path) -> Result<(), Com
                     .map_err(|error| cannot("make link", &path, &error))?;
             }
             Node::Blob { digest, executable, .. } => {
-                get_blob(store, digest, &path)?;
-                if *executable {
-                    let mode = fs::Permissions::from_mode(0o755);
-                    fs::set_permissions(&path, mode).map_err(|error| cannot("set mode of", &path, &error))?;
-                }
+                get_file(store, digest, *executable, &path)?;
             }
         }
     }

@@ -133,6 +133,13 @@ fn folders(a: Side, b: Side) -> Drift {
     Drift::of(pairs.collect(), only_in_a, only_in_b, passed_over)
 }
 
+/// Two runs beside one another.
+pub(crate) fn compare(name: String, a: &Bundle, b: &Bundle) -> Report {
+    let drift = Drift::of(vec![pair(name, a, b)], Vec::new(), Vec::new(), Vec::new());
+    let text = text(&drift);
+    Report::new(&drift, text, drift.ok)
+}
+
 fn pair(name: String, a: &Bundle, b: &Bundle) -> Pair {
     let (a, b) = (&a.verified, &b.verified);
     let mut differences = of_execution(a, b);

@@ -17,7 +17,8 @@ use super::proof_verify::{self, Verdict};
 use crate::arguments::ExecApply;
 use crate::cluster::{connect, refused, runtime};
 use crate::error::CommandError;
-use crate::proof_input::{self, Bundle};
+use crate::proof_input::Bundle;
+use crate::proof_of;
 use crate::report::Report;
 use crate::store;
 use crate::text::printable;
@@ -66,7 +67,7 @@ async fn apply(arguments: &ExecApply, execution: Execution) -> Result<Outcome, C
     let created = created.map_err(|error| refused("create the Execution", &error))?;
     let name = created.name_any();
     let limit = Duration::from_secs(arguments.timeout_seconds);
-    let outcome = match ended(&executions, &name, limit).await {
+    let outcome = match ended(&executions, &name, Some(limit)).await {
         Ok(execution) => judge(&client, &namespace, &execution, arguments.proof.as_deref()).await,
         Err(error) => Err(error),
     };
@@ -90,11 +91,18 @@ fn namespace(flag: Option<&str>, execution: &Execution, client: &Client) -> Resu
     }
 }
 
-async fn ended(executions: &Api<Execution>, name: &str, limit: Duration) -> Result<Execution, CommandError> {
+/// The Execution when it has ended, if that is within the limit.
+pub(crate) async fn ended(
+    executions: &Api<Execution>,
+    name: &str,
+    limit: Option<Duration>,
+) -> Result<Execution, CommandError> {
     let terminal = |object: Option<&Execution>| {
         object.is_none_or(|object| object.status.as_ref().is_some_and(|status| status.terminal))
     };
     let waiting = await_condition(executions.clone(), name, terminal);
+    // What is not limited is limited to some centuries.
+    let limit = limit.unwrap_or(Duration::from_secs(u32::MAX.into()));
     match tokio::time::timeout(limit, waiting).await {
         Ok(Ok(Some(execution))) => Ok(execution),
         Ok(Ok(None)) => {
@@ -133,37 +141,10 @@ async fn judge(
 ) -> Result<Outcome, CommandError> {
     let status = execution.status.clone().unwrap_or_default();
     let result = status.result.map_or("Unknown", |result| result.as_str());
-    let Some(reference) = &status.proof_bundle_ref else { return Err(unproven(execution, result)) };
+    let Some(reference) = &status.proof_bundle_ref else { return Err(proof_of::unproven(execution)) };
     let bundles: Api<ProofBundle> = Api::namespaced(client.clone(), namespace);
-    let bundle = bundles.get(&reference.name).await;
-    let bundle = bundle.map_err(|error| refused(&format!("get ProofBundle {}", reference.name), &error))?;
-    let content = serde_json::to_vec_pretty(&bundle)
-        .map_err(|error| CommandError::unusable("Encoding", error.to_string(), "report this defect"))?;
-    keep.map_or(Ok(()), |path| store::write(path, &content))?;
-    let bundle = proof_input::whole(proof_input::parse(&content)?, &reference.name)?;
-    let uid = execution.uid().unwrap_or_default();
-    let verified = &bundle.verified;
-    if verified.body.run.identity.uid != uid || Some(verified.bundle_root) != status.proof_root {
-        return Err(CommandError::finding(
-            "OtherProof",
-            format!("ProofBundle {} holds, but is not the proof of this Execution", reference.name),
-            "examine who wrote its status",
-        ));
-    }
+    let bundle = proof_of::published(&bundles, &reference.name, execution, keep).await?;
     Ok(Outcome { result, bundle })
-}
-
-/// It ended, and there is no bundle.
-fn unproven(execution: &Execution, result: &str) -> CommandError {
-    let name = execution.name_any();
-    let ready = execution.status.as_ref().and_then(|status| {
-        status.conditions.iter().find(|one| one.type_ == "Ready").map(|one| printable(&one.message))
-    });
-    CommandError::finding(
-        result,
-        format!("Execution {name} ended without a proof: {result}: {}", ready.unwrap_or_default()),
-        "a command that ran has one, unless spec.proof.publish is Never",
-    )
 }
 
 #[cfg(test)]

@@ -46,13 +46,21 @@ pub(super) struct Replayed {
 
 /// Runs the command. Exit code 1 if the two differ.
 pub(crate) fn run(arguments: &ExecReplay) -> Result<Report, CommandError> {
+    replay(arguments, || original(arguments))
+}
+
+/// The same with a bundle that comes from elsewhere, with its inputs, when it is asked for.
+pub(crate) fn replay(
+    arguments: &ExecReplay,
+    original: impl FnOnce() -> Result<Bundle, CommandError>,
+) -> Result<Report, CommandError> {
     // While this process has one thread, as the name spaces demand.
     sandbox::enter()?;
     let interrupt = Interrupt::watch()?;
     for path in [&arguments.proof, &arguments.receipts].into_iter().flatten() {
         store::check_writable(path)?;
     }
-    let original = original(arguments)?;
+    let original = original()?;
     repeatable(&original.verified)?;
     let receipts = receipts(arguments, &original.verified)?;
     let identity = Identity {

@@ -10,12 +10,10 @@ use serde::Serialize;
 
 use crate::arguments::{Arguments, Man};
 use crate::error::CommandError;
+use crate::plugin::arguments::PluginArguments;
 use crate::report::Report;
 use crate::text::{printable, shown};
 use crate::{reference, store};
-
-/// The name of the page about all commands.
-const REFERENCE: &str = "cli.md";
 
 /// A page that was asked for.
 #[derive(Serialize, JsonSchema)]
@@ -36,7 +34,14 @@ pub(crate) fn run(arguments: &Man) -> Result<Report, CommandError> {
     let mut root = Arguments::command().disable_help_subcommand(true);
     root.build();
     let pages = match (&arguments.out, arguments.markdown) {
-        (_, true) => vec![(REFERENCE.to_owned(), reference::render(&root))],
+        (_, true) => {
+            let mut plugin = PluginArguments::command().disable_help_subcommand(true);
+            plugin.build();
+            vec![
+                ("cli.md".to_owned(), reference::render(reference::REQUIEM, &root)),
+                ("kubectl.md".to_owned(), reference::render(reference::PLUGIN, &plugin)),
+            ]
+        }
         (Some(_), false) => every(&root)?,
         (None, false) => vec![page(named(&root, &arguments.command)?)?],
     };

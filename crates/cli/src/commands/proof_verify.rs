@@ -67,7 +67,8 @@ pub(crate) fn run(arguments: &ProofVerify) -> Result<Report, CommandError> {
     }
 }
 
-fn whole(arguments: &ProofVerify, bundle: &Bundle) -> Result<Report, CommandError> {
+/// Judges a bundle as the arguments say.
+pub(crate) fn whole(arguments: &ProofVerify, bundle: &Bundle) -> Result<Report, CommandError> {
     let verified = &bundle.verified;
     let mut findings = signed(arguments, &bundle.signatures)?;
     findings.tally = tally(arguments, verified)?;

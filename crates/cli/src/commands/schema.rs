@@ -21,7 +21,7 @@ use crate::result::RunDocument;
 use crate::schema::{either, of};
 use crate::text::{printable, shown};
 use crate::trial::DiffDocument;
-use crate::{request_schema, store};
+use crate::{plugin, request_schema, store};
 
 /// What there is a schema of: its name, what it is, and how the schema is made. A command's name is its words.
 type Entry = (&'static str, &'static str, fn() -> Schema);
@@ -72,6 +72,12 @@ const DOCUMENTS: &[Entry] = &[
     ("completions", "a script for a shell", of::<completions::Script>),
     ("man", "a page, or the files that were written", either::<man::Printed, man::Written>),
     ("schema", "the schemas, or the files that were written", either::<Schemas, Written>),
+    ("kubectl-run", "an Execution that was run, and the verdict about its proof", of::<plugin::run::Ran<'_>>),
+    ("kubectl-get", "Executions as they stand", of::<plugin::get::Standings>),
+    ("kubectl-logs", "how much of the streams was shown", of::<plugin::logs::Shown>),
+    ("kubectl-outputs", "the outputs of an Execution", of::<plugin::outputs::Listed>),
+    ("kubectl-cancel", "which Executions were told to end", of::<plugin::cancel::Cancelled>),
+    ("kubectl-top", "what pools can take, and what waits for them", of::<plugin::top::Load>),
     ("version", "versions of the program and of its documents", of::<version::Version>),
 ];
 

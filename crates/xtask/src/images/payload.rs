@@ -12,7 +12,7 @@ use crate::{Error, Result, packages, process};
 /// Its reference.
 pub const NAME: &str = "requiem.dev/payload:test";
 /// What ordinary commands and hostile ones use.
-const PROGRAMS: [&str; 30] = [
+const PROGRAMS: [&str; 33] = [
     "sh",
     "bash",
     "cat",
@@ -43,6 +43,9 @@ const PROGRAMS: [&str; 30] = [
     "sort",
     "yes",
     "hostname",
+    "tee",
+    "ln",
+    "chmod",
 ];
 
 /// See os-release(5).
