@@ -157,6 +157,12 @@ async fn documents_are_as_published_and_what_is_not_to_be_had_is_said() -> Resul
     let (exit, ran) = desk.document("kubectl-run.json", &["run", "--", "bash", "-c", "exit 3"])?;
     assert_eq!((exit, &ran["result"]), (1, &json!("NonZeroExit")), "{ran:#}");
 
+    site.execute("waits", "true", crate::pools::in_pool("nowhere", json!({}))).await?;
+    site.watch("waits", |object| crate::site::reason_of(object) == "PoolNotFound").await?;
+    let (exit, error) = desk.document("error.json", &["logs", "waits"])?;
+    assert_eq!((exit, error["error_code"].as_str()), (1, Some("NotStarted")), "{error:#}");
+    assert!(error["message"].as_str().is_some_and(|said| said.contains("PoolNotFound")), "{error:#}");
+
     // A pod of its own goes with the bytes; while they fit into the status nothing is missing.
     let image = requiem_xtask::images::payload::NAME;
     let own = json!({"pod": {"image": image, "imagePullPolicy": "Never", "tier": "T3"}});

@@ -75,8 +75,14 @@ async fn fetch(cluster: &ClusterArguments, names: &[String]) -> Result<Vec<Execu
 
 /// The reason of the condition Ready: how it ended, or what it waits for.
 pub(crate) fn reason(execution: &Execution) -> &str {
-    let conditions = execution.status.iter().flat_map(|status| &status.conditions);
-    conditions.filter(|one| one.type_ == "Ready").map(|one| one.reason.as_str()).next().unwrap_or("Pending")
+    state(execution).0
+}
+
+/// The same, and the condition's message.
+pub(crate) fn state(execution: &Execution) -> (&str, &str) {
+    let mut conditions = execution.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions.find(|one| one.type_ == "Ready");
+    ready.map_or(("Pending", "no operator has looked at it"), |one| (&one.reason, &one.message))
 }
 
 fn list(executions: &[Standing]) -> String {
@@ -104,13 +110,13 @@ fn list(executions: &[Standing]) -> String {
 impl Standing {
     fn of(execution: &Execution) -> Self {
         let status = execution.status.clone().unwrap_or_default();
-        let ready = status.conditions.iter().find(|one| one.type_ == "Ready");
+        let (reason, message) = state(execution);
         let confidence = status.determinism_confidence;
         Self {
             name: execution.name_any(),
             command: execution.spec.command.iter().chain(&execution.spec.args).cloned().collect(),
-            reason: reason(execution).to_owned(),
-            message: ready.map(|one| one.message.clone()).unwrap_or_default(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
             ended: status.terminal,
             exit_code: status.exit_code,
             sandbox: status.sandbox.map(|sandbox| sandbox.summary),

@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::arguments::{ClusterArguments, Logs, StreamName};
-use super::get::reason;
+use super::get::state;
 use super::holder::{self, Running};
 use super::remote::Remote;
 use super::site::Site;
@@ -52,6 +52,8 @@ pub(crate) struct Viewer<'a> {
     shown: [u64; 2],
     /// Path of that attempt.
     attempt: String,
+    /// The reason that was told last.
+    waits_for: String,
 }
 
 /// Codes of an executor that cannot be read now.
@@ -84,7 +86,7 @@ pub(crate) fn run(cluster: &ClusterArguments, arguments: &Logs) -> Result<Report
 
 impl<'a> Viewer<'a> {
     pub(crate) const fn new(site: &'a Site, name: &'a str, only: Option<StreamName>) -> Self {
-        Self { site, name, only, shown: [0; 2], attempt: String::new() }
+        Self { site, name, only, shown: [0; 2], attempt: String::new(), waits_for: String::new() }
     }
 
     /// Shows what there is; with `follow` what comes, until the end.
@@ -103,8 +105,18 @@ impl<'a> Viewer<'a> {
             if !follow {
                 return self.told_without_end(&execution);
             }
+            self.tell_why(&execution);
             execution = self.changed(&execution).await?;
         }
+    }
+
+    /// Says what the Execution waits for, once for each reason.
+    fn tell_why(&mut self, execution: &Execution) {
+        let (reason, message) = state(execution);
+        if reason != "Running" && reason != self.waits_for {
+            note(&format!("{}: {reason}: {message}", self.name));
+        }
+        reason.clone_into(&mut self.waits_for);
     }
 
     /// Shows the current attempt of an Execution, if an executor has it.
@@ -155,7 +167,9 @@ impl<'a> Viewer<'a> {
         if self.shown != [0; 2] {
             return Ok(());
         }
-        let message = format!("{} has written nothing yet: {}", self.name, printable(reason(execution)));
+        let (reason, message) = state(execution);
+        let message =
+            format!("{} has written nothing yet: {}: {}", self.name, printable(reason), printable(message));
         Err(CommandError::finding("NotStarted", message, "follow it with -f"))
     }
 
@@ -287,7 +301,7 @@ fn write(stream: StreamName, bytes: &[u8]) -> Result<(), CommandError> {
 /// Tells something that is not the command's.
 fn note(text: &str) {
     // There is nobody left to tell.
-    let _nobody_listens = io::stderr().write_all(format!("({text})\n").as_bytes());
+    let _nobody_listens = io::stderr().write_all(format!("({})\n", printable(text)).as_bytes());
 }
 
 const fn word(stream: StreamName) -> &'static str {
