@@ -29,6 +29,9 @@ pub enum ConditionType {
     Sealed,
     /// Of a ProofBundle: every claim that can be recomputed holds.
     Verified,
+    /// Of a ProofBundle whose Execution asks for replays: all of them have run and agree (True); one diverges, or they cannot
+    /// all be had (False); they are not over (Unknown).
+    Replayed,
 }
 
 /// Whether a condition holds.
@@ -101,6 +104,16 @@ pub enum Reason {
     CertificateUnavailable,
     /// Of a ProofBundle: every root was recomputed and agrees. Nobody signed it, nobody re-ran it.
     IntegrityOnly,
+    /// Of a ProofBundle: its replays run.
+    Replaying,
+    /// Of a ProofBundle: no executor of the pool is on a node where nothing of it ran yet.
+    NotEnoughNodes,
+    /// Of a ProofBundle: every replay that was wanted ran, and all agree.
+    ReplaysAgree,
+    /// Of a ProofBundle: a replay had another result.
+    ReplayDiverged,
+    /// Of a ProofBundle: its replays are over, and not all that were wanted have run.
+    ReplaysIncomplete,
 }
 
 /// One condition as a writer wants it.
@@ -154,7 +167,7 @@ impl Wanted {
 
 impl ConditionType {
     /// Every type.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::Succeeded,
         Self::Reconciling,
@@ -162,6 +175,7 @@ impl ConditionType {
         Self::Suspended,
         Self::Sealed,
         Self::Verified,
+        Self::Replayed,
     ];
 
     /// The name in the API.
@@ -174,6 +188,7 @@ impl ConditionType {
             Self::Suspended => "Suspended",
             Self::Sealed => "Sealed",
             Self::Verified => "Verified",
+            Self::Replayed => "Replayed",
         }
     }
 }
@@ -197,7 +212,7 @@ impl From<bool> for ConditionStatus {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 33] = [
         Self::Queued,
         Self::Running,
         Self::Retrying,
@@ -226,6 +241,11 @@ impl Reason {
         Self::ExecutorOutOfMemory,
         Self::CertificateUnavailable,
         Self::IntegrityOnly,
+        Self::Replaying,
+        Self::NotEnoughNodes,
+        Self::ReplaysAgree,
+        Self::ReplayDiverged,
+        Self::ReplaysIncomplete,
     ];
 
     /// The name in the API.
@@ -259,6 +279,11 @@ impl Reason {
             Self::ExecutorOutOfMemory => "ExecutorOutOfMemory",
             Self::CertificateUnavailable => "CertificateUnavailable",
             Self::IntegrityOnly => "IntegrityOnly",
+            Self::Replaying => "Replaying",
+            Self::NotEnoughNodes => "NotEnoughNodes",
+            Self::ReplaysAgree => "ReplaysAgree",
+            Self::ReplayDiverged => "ReplayDiverged",
+            Self::ReplaysIncomplete => "ReplaysIncomplete",
         }
     }
 }

@@ -117,7 +117,7 @@ use crate::{DEFAULT_POOL, schema};
 #[x_kube(
     validation = immutable(
         &["command", "timeoutSeconds", "limits", "executor", "retry", "proof"],
-        &["args", "workingDir", "env", "stdin", "inputs", "outputs", "nonce", "policy", "cache"]
+        &["args", "workingDir", "env", "stdin", "inputs", "outputs", "nonce", "policy", "cache", "replay"]
     ),
     validation = refusing(
         "!oldSelf.cancel || self.cancel",
@@ -131,6 +131,18 @@ use crate::{DEFAULT_POOL, schema};
         (
             "!has(self.env) || !has(self.cache) || self.cache == \"Never\" || !self.env.exists(e, has(e.valueFrom))",
             "env with valueFrom and cache Use or Refresh exclude one another: the proof does not hold the value"
+        ),
+        (
+            "!has(self.replay) || self.proof.publish == \"Always\"",
+            "replay needs proof.publish Always: the receipts of replays are kept in the ProofBundle"
+        ),
+        (
+            "!has(self.replay) || !has(self.executor.pod)",
+            "replay needs a pool: other executors cannot run what executor.pod, and valueFrom with it, describes"
+        ),
+        (
+            "!has(self.replay) || !has(self.cache) || self.cache != \"Use\"",
+            "replay and cache Use exclude one another: what is answered by an earlier proof does not run; use Refresh"
         ),
     ])
 )]
@@ -194,6 +206,10 @@ pub struct ExecutionSpec {
     /// from then on). Absent means Use for an object that a GitOps tool or Helm tracks, and Never for any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheMode>,
+    /// Runs the same request again after the result is published, and compares. The ProofBundle holds what came of it. An
+    /// Execution with it always runs: `cache` absent then means Never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplaySpec>,
     /// What becomes of the Execution some time after it has ended; it stays as it is if absent. May be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_after_finished: Option<TtlSpec>,
@@ -426,6 +442,19 @@ pub enum CacheMode {
     Refresh,
 }
 
+/// Replays that are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplaySpec {
+    /// How many further runs of the request are compared with the first, 1 to 8.
+    #[schemars(range(min = 1, max = 8))]
+    pub count: u32,
+    /// Whether each run, the first one included, takes place on another node. Of executors at fixed addresses the operator
+    /// does not know the node: each counts as one of its own.
+    #[serde(default)]
+    pub distinct_nodes: bool,
+}
+
 /// What becomes of an Execution some time after it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -481,6 +510,7 @@ impl ExecutionSpec {
             retry: RetrySpec::default(),
             proof: ProofSpec::default(),
             cache: None,
+            replay: None,
             ttl_after_finished: None,
             suspend: false,
             cancel: false,

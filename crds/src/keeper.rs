@@ -54,8 +54,16 @@ pub fn cache_mode(object: &Execution) -> CacheMode {
     if object.spec.env.iter().any(|var| var.value_from.is_some()) {
         return CacheMode::Never;
     }
-    let default = || of(&object.metadata).map_or(CacheMode::Never, |_kept_by_a_tool| CacheMode::Use);
+    // What is answered does not run, and so cannot be replayed: who asks for replays asks for a run.
+    let default = || match object.spec.replay {
+        Some(_) => CacheMode::Never,
+        None => kept(object),
+    };
     object.spec.cache.unwrap_or_else(default)
+}
+
+fn kept(object: &Execution) -> CacheMode {
+    of(&object.metadata).map_or(CacheMode::Never, |_kept_by_a_tool| CacheMode::Use)
 }
 
 impl Keeper {

@@ -21,6 +21,7 @@ use crate::health::Health;
 use crate::kubeapi::Writer;
 use crate::metrics::Metrics;
 use crate::queue::{Key, Queue};
+use crate::replay::memory::Replays;
 
 /// An object of which it is not sure that it can be read: one malformed object must not hide the others.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -52,6 +53,10 @@ pub struct Context {
     pub bundle_queue: Queue,
     /// Ended Executions to look at.
     pub expiry_queue: Queue,
+    /// ProofBundles whose replays to look at.
+    pub replay_queue: Queue,
+    /// What is known about replays.
+    pub replays: Replays,
     /// Writes to the API server.
     pub writer: Writer,
     /// Calls to executors.
@@ -106,8 +111,14 @@ impl Context {
         self.pools.get(&ObjectRef::new(&key.name).within(&key.namespace))
     }
 
-    /// Looks again at every Execution that goes to `pool`.
+    /// Looks again at every replay: few wait, and each costs two reads.
+    pub fn push_replays(&self) {
+        self.replays.keys().into_iter().for_each(|key| self.replay_queue.push(key));
+    }
+
+    /// Looks again at every Execution that goes to `pool`, and at replays.
     pub fn push_executions_of(&self, pool: &Key) {
+        self.push_replays();
         for object in self.executions.state() {
             let Ok(execution) = &object.0 else { continue };
             let key = Key::of(execution);
@@ -117,8 +128,9 @@ impl Context {
         }
     }
 
-    /// Looks again at every Execution that a change of policies concerns.
+    /// Looks again at every Execution that a change of policies concerns, and at replays.
     pub fn push_executions_in(&self, reach: &Reach) {
+        self.push_replays();
         for object in self.executions.state() {
             let key = Key::of(&*object);
             let concerned = match reach {
@@ -150,4 +162,6 @@ pub mod kinds {
     pub const POD: &str = "Pod";
     /// ProofBundle.
     pub const BUNDLE: &str = "ProofBundle";
+    /// ProofBundle whose replays are not over.
+    pub const REPLAY: &str = "Replay";
 }

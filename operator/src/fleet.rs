@@ -29,6 +29,8 @@ pub struct Post {
     pub takes: bool,
     /// Why it cannot be asked now, though it may have attempts.
     pub absent: Option<String>,
+    /// Its node, if it is a pod that was placed.
+    pub node: Option<String>,
 }
 
 /// All pools. Clones share them.
@@ -129,7 +131,7 @@ mod tests {
     fn post(name: &str) -> Post {
         let endpoint =
             Endpoint { name: name.into(), url: format!("https://{name}:1"), ..Endpoint::default() };
-        Post { endpoint, takes: true, absent: None }
+        Post { endpoint, takes: true, absent: None, node: None }
     }
 
     fn pools(of: &[(&str, Roster)]) -> HashMap<Key, Roster> {

@@ -38,6 +38,7 @@ pub mod leader;
 pub mod metrics;
 pub mod proof_bundle;
 pub mod queue;
+pub mod replay;
 pub mod run;
 pub mod view;
 pub mod watching;

@@ -10,6 +10,7 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use requiem_crds::admission::{Kind, RULES};
+use requiem_crds::proof_bundle::ReplayOutcome;
 use requiem_crds::status::ResultReason;
 use requiem_proof::VerifyError;
 
@@ -38,6 +39,7 @@ pub struct Metrics {
     cache: IntCounterVec,
     expired: IntCounterVec,
     policy_refusals: IntCounterVec,
+    replays: IntCounterVec,
     queue_depth: IntGaugeVec,
     live: IntGaugeVec,
     election: Election,
@@ -63,7 +65,8 @@ struct Crew {
 /// What reconciles end with.
 const RECONCILED: [&str; 3] = ["done", "waiting", "error"];
 /// Kinds that have a queue and are reconciled.
-const RECONCILED_KINDS: [&str; 4] = [kinds::EXECUTION, kinds::ENDED, kinds::POOL, kinds::BUNDLE];
+const RECONCILED_KINDS: [&str; 5] =
+    [kinds::EXECUTION, kinds::ENDED, kinds::POOL, kinds::BUNDLE, kinds::REPLAY];
 /// Methods of calls to executors.
 const METHODS: [&str; 4] = ["GET", "PUT", "POST", "DELETE"];
 /// What the operator writes: (verb, kind).
@@ -210,6 +213,7 @@ impl Metrics {
                 "Rules of policies that an Execution was refused for.",
                 &["kind", "rule"],
             )?,
+            replays: counter(&registry, "replays_total", "Replays that have ended, by outcome.", &["outcome"])?,
             queue_depth: gauge(&registry, "queue_depth", "Objects that wait for a worker.", &["kind"])?,
             live: gauge(&registry, "live_objects", "Objects in the cache.", &["kind"])?,
             election: Election::new(&registry)?,
@@ -246,6 +250,7 @@ impl Metrics {
         for kind in [Kind::Namespaced, Kind::Cluster] {
             zero(&self.policy_refusals, RULES.map(|rule| [kind.as_str(), rule]));
         }
+        zero(&self.replays, ReplayOutcome::ALL.map(|outcome| [outcome.as_str()]));
         zero(&self.election.changes, [["leader"], ["standby"]]);
         zero(&self.crew.pods, PODS.map(|(action, reason)| [action, reason]));
     }
@@ -320,6 +325,11 @@ impl Metrics {
     /// An Execution was refused for this rule of a policy of this kind.
     pub fn policy_refusal(&self, kind: &str, rule: &str) {
         self.policy_refusals.with_label_values(&[kind, rule]).inc();
+    }
+
+    /// A replay has ended and was recorded.
+    pub fn replay(&self, outcome: &str) {
+        self.replays.with_label_values(&[outcome]).inc();
     }
 
     /// The present length of a queue and of its cache.
@@ -428,7 +438,7 @@ mod tests {
         let served = lines(Metrics::new().unwrap().render().unwrap());
         let catalogue = lines(Metrics::catalogue().unwrap());
         let families = |lines: &[String]| lines.iter().filter(|line| line.starts_with("# TYPE ")).count();
-        assert_eq!(families(&catalogue), 20, "{catalogue:#?}");
+        assert_eq!(families(&catalogue), 21, "{catalogue:#?}");
         for counts in catalogue.iter().filter(|line| line.ends_with(" counter")) {
             assert!(served.contains(counts), "{counts}");
         }
@@ -462,6 +472,7 @@ mod tests {
         metrics.expired("compacted");
         metrics.policy_refusal("ExecutionPolicy", "maxLimits");
         metrics.pod("created", "Missing");
+        metrics.replay("Diverges");
         assert_eq!(series(metrics.render().unwrap()), before);
         let text = lines(metrics.render().unwrap());
         for one in ["cache_total{result=\"hit\"} 1", "dispatch_errors_total{code=\"Timeout\"} 1"] {

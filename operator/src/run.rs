@@ -32,7 +32,8 @@ use crate::leader::{Candidacy, Candidate, LeaseLost, Standing};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::watching::{self, Watching};
-use crate::{execution, executor_pool, proof_bundle};
+use crate::replay::memory::Replays;
+use crate::{execution, executor_pool, proof_bundle, replay};
 
 /// How long workers may take to finish after the signal. A run that is waited for is left to the next operator.
 const GRACE: Duration = Duration::from_secs(10);
@@ -40,6 +41,8 @@ const SAMPLING: Duration = Duration::from_secs(5);
 const BUNDLE_WORKERS: usize = 16;
 const POOL_WORKERS: usize = 8;
 const EXPIRY_WORKERS: usize = 8;
+/// Bundles that are replayed at the same time: a worker waits for the end of the run.
+const REPLAY_WORKERS: usize = 64;
 
 /// Why the operator does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +132,7 @@ pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<Operator,
         .await
         .map_err(|source| RunError::Listen { address: args.admin_listen, source })?;
     let mut config = kube_config(args).await?;
-    let readiness = Readiness::waiting_for(4);
+    let readiness = Readiness::waiting_for(5);
     let watching = Watching {
         client: Client::try_from(config.clone())?,
         namespace: args.namespace.clone(),
@@ -200,6 +203,7 @@ fn work(
     let context = assemble(args, dispatcher, writes, metrics, watching, parts);
     workers(&context, usize::from(args.concurrency), &watching.stop, parts);
     expiry_workers(&context, &watching.stop, parts);
+    replay_workers(&context, &watching.stop, parts);
     parts.spawn(sample(context, watching.stop.clone()));
 }
 
@@ -234,6 +238,8 @@ fn assemble(
         pool_queue: Queue::default(),
         bundle_queue: Queue::default(),
         expiry_queue: Queue::default(),
+        replay_queue: Queue::default(),
+        replays: Replays::default(),
         writer,
         dispatcher,
         health,
@@ -249,6 +255,7 @@ fn assemble(
     parts.spawn(watching::pods(apart, context.clone(), pod_cache));
     policies(args, context.clone(), watching, parts);
     parts.spawn(watching::bundles(watching.clone(), context.clone()));
+    parts.spawn(watching::replays(watching.clone(), context.clone()));
     parts.spawn(watching::ended(watching.clone(), context.clone()));
     parts.spawn(comebacks(context.clone(), back, watching.stop.clone()));
     context
@@ -297,6 +304,15 @@ fn expiry_workers(context: &Context, stop: &watch::Receiver<bool>, parts: &mut J
     });
 }
 
+fn replay_workers(context: &Context, stop: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
+    let (shared, stopped) = (context.clone(), stop.clone());
+    parts.spawn(async move {
+        let (queue, stop) = (shared.replay_queue.clone(), stopped.clone());
+        let work = move |key| replay::reconcile(shared.clone(), key, stopped.clone());
+        queue.run(REPLAY_WORKERS, stop, GRACE, work).await;
+    });
+}
+
 async fn comebacks(
     context: Context,
     mut back: mpsc::UnboundedReceiver<Endpoint>,
@@ -325,6 +341,7 @@ async fn sample(context: Context, mut stop: watch::Receiver<bool>) {
         metrics.backlog(kinds::POOL, context.pool_queue.depth(), context.pools.len());
         metrics.backlog(kinds::ENDED, context.expiry_queue.depth(), 0);
         metrics.backlog(kinds::BUNDLE, context.bundle_queue.depth(), 0);
+        metrics.backlog(kinds::REPLAY, context.replay_queue.depth(), context.replays.len());
         metrics.backlog(kinds::POD, 0, context.pods.len());
         for kind in [Kind::Namespaced, Kind::Cluster] {
             metrics.backlog(kind.as_str(), 0, context.policies.len(kind));

@@ -23,6 +23,7 @@ use crate::executor_pool::pod::{EXECUTOR_NAME, NAME_LABEL};
 use crate::executor_pool::{self, observe};
 use crate::proof_bundle;
 use crate::queue::Key;
+use crate::replay;
 
 /// A watch that is silent for longer than this (and 5 s) is dead.
 const WATCH_SECONDS: u32 = 60;
@@ -281,6 +282,26 @@ pub async fn bundles(watching: Watching, context: Context) {
                     tracing::warn!(%bundle, error = malformed.error, "stored bundle cannot be read; create it anew");
                 }
             }
+        })
+        .await;
+}
+
+/// Watches ProofBundles whose replays are not over. There is no cache: see [`replay`].
+pub async fn replays(watching: Watching, context: Context) {
+    let config =
+        watcher::Config::default().fields("status.replays.phase=Running").page_size(BUNDLES_PER_PAGE);
+    watching
+        .follow(config, |event: Event<Guarded<ProofBundle>>| match event {
+            Event::Apply(object) | Event::InitApply(object) => {
+                // One that cannot be read was reported when it had no verdict.
+                if let Ok(bundle) = &object.0 {
+                    replay::seen(&context, bundle);
+                }
+            }
+            Event::Delete(object) => replay::forget(&context, &Key::of(&object)),
+            // Who went while nobody watched is found out one by one.
+            Event::InitDone => context.push_replays(),
+            Event::Init => {}
         })
         .await;
 }

@@ -29,6 +29,9 @@ pub struct ProofFile {
     pub envelopes: Vec<Envelope>,
     /// Where the object lies, if the file is a Kubernetes object.
     pub object: Option<ObjectView>,
+    /// Bundles of later runs that the operator keeps in the status of the object; to be judged with
+    /// [`Replays::tally`](crate::replays::Replays::tally).
+    pub receipts: Vec<Sealed>,
 }
 
 /// A file that `proof verify` takes.
@@ -117,7 +120,7 @@ impl ProofFile {
     /// # Errors
     /// Never for what was read or sealed; the type of the encoder is passed on.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        let Self { body, execution_root, bundle_root, envelopes, object: _ } = self.clone();
+        let Self { body, execution_root, bundle_root, envelopes, object: _, receipts: _ } = self.clone();
         serde_json::to_string_pretty(&Plain { body, execution_root, bundle_root, envelopes })
     }
 
@@ -159,7 +162,7 @@ impl ObjectView {
 impl From<Plain> for ProofFile {
     fn from(plain: Plain) -> Self {
         let Plain { body, execution_root, bundle_root, envelopes } = plain;
-        Self { body, execution_root, bundle_root, envelopes, object: None }
+        Self { body, execution_root, bundle_root, envelopes, object: None, receipts: Vec::new() }
     }
 }
 
@@ -225,7 +228,19 @@ fn object(members: &Map<String, Value>) -> Result<ProofFile, ProofFileError> {
         execution_name: text(&spec["executionRef"], "name")?,
         execution_uid: text(&spec["executionRef"], "uid")?,
     });
+    file.receipts = receipts(members.get("status"))?;
     Ok(file)
+}
+
+/// What `status.replays.runs` has of receipts. A run without a result has none.
+fn receipts(status: Option<&Value>) -> Result<Vec<Sealed>, ProofFileError> {
+    let runs = status.and_then(|status| status.pointer("/replays/runs")).and_then(Value::as_array);
+    let receipt = |run: &Value| {
+        let parts = ["body", "executionRoot", "bundleRoot"];
+        let picked = parts.into_iter().filter_map(|name| Some((name.to_owned(), run.get(name)?.clone())));
+        Ok(json::strict::<Sealed>(Value::Object(picked.collect()))?)
+    };
+    runs.into_iter().flatten().filter(|run| run.get("body").is_some()).map(receipt).collect()
 }
 
 impl Sealed {
@@ -241,6 +256,7 @@ impl Sealed {
 impl From<Sealed> for ProofFile {
     fn from(sealed: Sealed) -> Self {
         let Sealed { body, execution_root, bundle_root } = sealed;
-        Self { body, execution_root, bundle_root, envelopes: Vec::new(), object: None }
+        let envelopes = Vec::new();
+        Self { body, execution_root, bundle_root, envelopes, object: None, receipts: Vec::new() }
     }
 }

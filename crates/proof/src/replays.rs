@@ -113,6 +113,15 @@ impl Replays {
         Ok(receipts)
     }
 
+    /// These, and `others` that are not the same to the byte.
+    #[must_use]
+    pub fn and(mut self, others: &[Sealed]) -> Self {
+        let new = others.iter().filter(|other| !self.replays.contains(other)).cloned();
+        let new: Vec<Sealed> = new.collect();
+        self.replays.extend(new);
+        self
+    }
+
     /// Adds one.
     pub fn push(&mut self, replay: Sealed) {
         self.replays.push(replay);

@@ -39,6 +39,7 @@ use crate::dedicated;
 use crate::kubeapi::ApiError;
 use crate::proof_bundle;
 use crate::queue::{Key, Verdict};
+use crate::replay;
 use apply::{Applied, ApplyError, Settled};
 use decide::Progress;
 use report::Written;
@@ -148,6 +149,7 @@ async fn conclude(
         }
     };
     let Settled { end, bundle, recalled, violations, .. } = settled;
+    let wanted = replay::wanted(context, plan, end.endpoint.as_ref().map(|endpoint| endpoint.name.as_str()));
     context.tracker.with(&plan.uid, |live| live.place = tracker::Place::Finished);
     if written == Written::Yes {
         let took = seen.map(|seen| seen.elapsed()).unwrap_or_default();
@@ -166,7 +168,7 @@ async fn conclude(
     }
     // After the status, which somebody waits for: two writes at once make each other slower.
     let published = match bundle {
-        Some(bundle) => proof_bundle::conclude(context, bundle).await,
+        Some(bundle) => proof_bundle::conclude(context, bundle, wanted).await,
         None => None,
     };
     if recalled.is_some() && written == Written::Yes {

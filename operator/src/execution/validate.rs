@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use requiem_crds::admission::Asked;
 use requiem_crds::condition::ConditionType;
-use requiem_crds::execution::{CacheMode, Publish, Retention};
+use requiem_crds::execution::{CacheMode, Publish, ReplaySpec, Retention};
 use requiem_crds::executor_pool::DedicatedPod;
 use requiem_crds::keeper::{self, cache_mode};
 use requiem_crds::{Execution, convert};
@@ -41,6 +41,8 @@ pub struct Plan {
     pub cache: CacheMode,
     /// Whether its proof becomes an object.
     pub publish: bool,
+    /// Whether, and how often, the request is run again and compared once the proof is published.
+    pub replay: Option<ReplaySpec>,
     /// How often an attempt that failed for the executor's reasons is repeated.
     pub retry_limit: u32,
     /// The attempt that its status knows, at least 1.
@@ -84,6 +86,7 @@ pub fn plan(object: &Execution) -> Result<Plan, InvalidSpec> {
         cancel: wants_end(object),
         cache: cache_mode(object),
         publish: object.spec.proof.publish == Publish::Always,
+        replay: object.spec.replay,
         retry_limit: object.spec.retry.limit,
         first_attempt: status.map_or(1, |status| status.attempts.max(1)),
         was_suspended: status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == suspended)),

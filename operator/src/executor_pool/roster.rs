@@ -68,7 +68,7 @@ fn fixed(spec: &EndpointSpec) -> Post {
         server_name: spec.server_name.clone(),
         trust: Trust::Files,
     };
-    Post { endpoint, takes: true, absent: None }
+    Post { endpoint, takes: true, absent: None, node: None }
 }
 
 /// Whether what the pod's executor has counts.
@@ -87,7 +87,8 @@ pub fn post(pool: &Key, member: &Member, persists: bool) -> Option<Post> {
         server_name: Some(server_name(&pool.namespace)),
         trust: Trust::Issued,
     };
-    Some(Post { endpoint, takes: member.stage == Stage::Serving, absent: None })
+    let takes = member.stage == Stage::Serving;
+    Some(Post { endpoint, takes, absent: None, node: member.node.clone() })
 }
 
 fn absent(pool: &Key, ordinal: u32) -> Post {
@@ -102,7 +103,7 @@ fn absent(pool: &Key, ordinal: u32) -> Post {
         server_name: Some(server_name(&pool.namespace)),
         trust: Trust::Issued,
     };
-    Post { endpoint, takes: false, absent: Some(why) }
+    Post { endpoint, takes: false, absent: Some(why), node: None }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Step 4: creating the bundle of an Execution, and the verdict that belongs to it.
 
 use kube::ResourceExt;
-use requiem_crds::proof_bundle::{ExecutionRef, Origin, REQUEST_LABEL, request_label};
+use requiem_crds::proof_bundle::{ExecutionRef, Origin, REQUEST_LABEL, ReplaysStatus, request_label};
 use requiem_crds::status::ResultReason;
 use requiem_crds::{ProofBundle, ProofBundleSpec};
 use requiem_proof::Verified;
@@ -82,13 +82,20 @@ pub async fn publish(
     }
 }
 
-/// Writes the verdict of a published bundle, and that this operator saw it run; returns its name if both stand there
-/// now. If writing fails, the reconciler of bundles takes over.
-pub async fn conclude(context: &Context, published: Published) -> Option<String> {
+/// Writes the verdict of a published bundle, that this operator saw it run, and which replays are wanted; returns its name if
+/// all that stands there now. If writing fails, the reconciler of bundles takes over.
+pub async fn conclude(
+    context: &Context,
+    published: Published,
+    replays: Option<ReplaysStatus>,
+) -> Option<String> {
     let Published { key, bundle, judgement } = published;
-    let marked = bundle.status.as_ref().is_some_and(|status| status.origin == Some(Origin::Executed));
-    let written = if is_unjudged(&bundle) || !marked {
-        report::report(context, &bundle, &judgement, Origin::Executed).await
+    if replays.is_some() {
+        // Nobody can have begun one: that they are wanted is written below.
+        context.replays.see(&key, bundle.metadata.uid.as_deref().unwrap_or_default(), !marked(&bundle));
+    }
+    let written = if is_unjudged(&bundle) || !marked(&bundle) {
+        report::report(context, &bundle, &judgement, Origin::Executed, replays).await
     } else {
         Ok(true)
     };
@@ -98,9 +105,14 @@ pub async fn conclude(context: &Context, published: Published) -> Option<String>
             written.then(|| key.name.clone())
         }
         Err(error) => {
+            context.replays.forget(&key);
             tracing::warn!(bundle = bundle.name_any(), %error, "verdict is not written yet");
             context.hand_over_bundle(&key);
             None
         }
     }
+}
+
+fn marked(bundle: &ProofBundle) -> bool {
+    bundle.status.as_ref().is_some_and(|status| status.origin == Some(Origin::Executed))
 }

@@ -48,10 +48,13 @@ pub async fn reconcile(context: Context, key: Key) -> Verdict {
 async fn drive(context: &Context, key: &Key) -> Result<(), ApiError> {
     let Some(bundle) = observe::unjudged(context, key).await? else { return Ok(()) };
     let judgement = decide::judge(&bundle);
-    let origin =
-        if judgement.is_verified() { observe::origin(context, &bundle).await? } else { Origin::Imported };
+    let (origin, replays) = if judgement.is_verified() {
+        observe::origin(context, &bundle).await?
+    } else {
+        (Origin::Imported, None)
+    };
     context.metrics.proof_verdict(judgement.code());
-    if report::report(context, &bundle, &judgement, origin).await? && !judgement.is_verified() {
+    if report::report(context, &bundle, &judgement, origin, replays).await? && !judgement.is_verified() {
         context.events.warn(bundle.object_ref(&()), "Verify", judgement.code(), &judgement.message());
     }
     Ok(())

@@ -3,17 +3,19 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use requiem_crds::condition::{ConditionStatus, ConditionType, Reason, Wanted, conditions};
-use requiem_crds::proof_bundle::Origin;
+use requiem_crds::proof_bundle::{Origin, ReplaysStatus};
 use requiem_crds::{ProofBundle, ProofBundleStatus};
 
 use super::decide::Judgement;
 use crate::context::Context;
 use crate::kubeapi::ApiError;
+use crate::replay::report::condition;
 
-/// The status that tells `judgement`.
+/// The status that tells `judgement`, and the replays that are wanted.
 pub fn status(
     judgement: &Judgement,
     origin: Origin,
+    replays: Option<ReplaysStatus>,
     previous: &ProofBundleStatus,
     generation: i64,
     now: &Time,
@@ -31,6 +33,9 @@ pub fn status(
         want(ConditionType::Sealed, sealed.into()),
         want(ConditionType::Verified, verified.into()),
     ];
+    // What was recorded of replays before stands.
+    let replays = previous.replays.clone().or(replays);
+    wanted.extend(replays.as_ref().map(|replays| condition(replays, None)));
     if !verified {
         wanted.push(want(ConditionType::Stalled, ConditionStatus::True));
     }
@@ -45,6 +50,7 @@ pub fn status(
         request_digest,
         result_digest,
         origin: Some(origin),
+        replays,
     }
 }
 
@@ -57,12 +63,13 @@ pub async fn report(
     bundle: &ProofBundle,
     judgement: &Judgement,
     origin: Origin,
+    replays: Option<ReplaysStatus>,
 ) -> Result<bool, ApiError> {
     let meta = &bundle.metadata;
     let now = Timestamp::now();
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     let previous = bundle.status.clone().unwrap_or_default();
-    let status = status(judgement, origin, &previous, meta.generation.unwrap_or(0), &now);
+    let status = status(judgement, origin, replays, &previous, meta.generation.unwrap_or(0), &now);
     match context.writer.replace_status::<ProofBundle>(meta, &status).await {
         Ok(_) => Ok(true),
         Err(ApiError::Gone { .. } | ApiError::Fenced { .. }) => Ok(false),

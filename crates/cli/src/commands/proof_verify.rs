@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &ProofVerify) -> Result<Report, CommandError> {
 pub(crate) fn whole(arguments: &ProofVerify, bundle: &Bundle) -> Result<Report, CommandError> {
     let verified = &bundle.verified;
     let mut findings = signed(arguments, &bundle.signatures)?;
-    findings.tally = tally(arguments, verified)?;
+    findings.tally = tally(arguments, bundle)?;
     if let Some(cas) = &arguments.cas {
         let tenant = arguments.tenant.as_ref().unwrap_or(&verified.body.run.identity.namespace);
         findings.objects = Some(proof_store::check(verified, cas, tenant)?);
@@ -164,9 +164,16 @@ fn signed(arguments: &ProofVerify, signatures: &[Bound]) -> Result<Findings, Com
     Ok(findings)
 }
 
-fn tally(arguments: &ProofVerify, verified: &Verified) -> Result<Option<Tally>, CommandError> {
-    let Some(path) = &arguments.receipts else { return Ok(None) };
-    let receipts = Replays::parse(&store::read(path, MAX_REPLAYS_BYTES as u64)?);
+/// The receipts that the object brings along, and those of a file: each run counts once, wherever it lies.
+fn tally(arguments: &ProofVerify, bundle: &Bundle) -> Result<Option<Tally>, CommandError> {
+    let Bundle { verified, file, .. } = bundle;
+    let within = &file.receipts;
+    let receipts = match &arguments.receipts {
+        Some(path) => Replays::parse(&store::read(path, MAX_REPLAYS_BYTES as u64)?),
+        None if within.is_empty() => return Ok(None),
+        None => Ok(Replays::of(verified)),
+    };
+    let receipts = receipts.map(|receipts| receipts.and(within));
     let tally = receipts.and_then(|receipts| receipts.tally(verified)).map_err(|error| {
         let hint = "do not rely on these receipts; replay the bundle: requiem exec replay --bundle FILE";
         CommandError::finding(error.code(), error.to_string(), hint)
