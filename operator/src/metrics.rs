@@ -213,7 +213,12 @@ impl Metrics {
                 "Rules of policies that an Execution was refused for.",
                 &["kind", "rule"],
             )?,
-            replays: counter(&registry, "replays_total", "Replays that have ended, by outcome.", &["outcome"])?,
+            replays: counter(
+                &registry,
+                "replays_total",
+                "Replays that have ended, by outcome.",
+                &["outcome"],
+            )?,
             queue_depth: gauge(&registry, "queue_depth", "Objects that wait for a worker.", &["kind"])?,
             live: gauge(&registry, "live_objects", "Objects in the cache.", &["kind"])?,
             election: Election::new(&registry)?,

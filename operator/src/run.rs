@@ -31,8 +31,8 @@ use crate::kubeapi::{FIELD_MANAGER, Writer};
 use crate::leader::{Candidacy, Candidate, LeaseLost, Standing};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
-use crate::watching::{self, Watching};
 use crate::replay::memory::Replays;
+use crate::watching::{self, Watching};
 use crate::{execution, executor_pool, proof_bundle, replay};
 
 /// How long workers may take to finish after the signal. A run that is waited for is left to the next operator.
@@ -239,7 +239,7 @@ fn assemble(
         bundle_queue: Queue::default(),
         expiry_queue: Queue::default(),
         replay_queue: Queue::default(),
-        replays: Replays::default(),
+        replays: Replays::new(watching.stop.clone()),
         writer,
         dispatcher,
         health,
@@ -307,9 +307,8 @@ fn expiry_workers(context: &Context, stop: &watch::Receiver<bool>, parts: &mut J
 fn replay_workers(context: &Context, stop: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
     let (shared, stopped) = (context.clone(), stop.clone());
     parts.spawn(async move {
-        let (queue, stop) = (shared.replay_queue.clone(), stopped.clone());
-        let work = move |key| replay::reconcile(shared.clone(), key, stopped.clone());
-        queue.run(REPLAY_WORKERS, stop, GRACE, work).await;
+        let queue = shared.replay_queue.clone();
+        queue.run(REPLAY_WORKERS, stopped, GRACE, move |key| replay::reconcile(shared.clone(), key)).await;
     });
 }
 

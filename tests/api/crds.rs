@@ -187,6 +187,21 @@ async fn a_spec_that_breaks_a_rule_is_refused_in_words() {
         (json!({ "command": ["a"], "policy": { "layers": { "seccmop": "disabled" } } }), "unknown field"),
         (json!({ "command": ["a"], "comand": ["b"] }), "unknown field"),
         (json!({ "command": ["a"], "proof": { "publish": "Sometimes" } }), "Unsupported value"),
+        (json!({ "command": ["a"], "replay": {} }), "spec.replay.count: Required value"),
+        (json!({ "command": ["a"], "replay": { "count": 0 } }), "greater than or equal to 1"),
+        (json!({ "command": ["a"], "replay": { "count": 9 } }), "less than or equal to 8"),
+        (
+            json!({ "command": ["a"], "replay": { "count": 1 }, "proof": { "publish": "Never" } }),
+            "replay needs proof.publish Always",
+        ),
+        (
+            json!({ "command": ["a"], "replay": { "count": 1 }, "executor": { "pod": { "image": "i" } } }),
+            "replay needs a pool",
+        ),
+        (
+            json!({ "command": ["a"], "replay": { "count": 1 }, "cache": "Use" }),
+            "replay and cache Use exclude one another",
+        ),
     ] {
         let refused = cluster.dry_run("Execution", execution("bad", spec.clone())).await;
         let message = refused.err().unwrap_or_default();
@@ -208,7 +223,8 @@ async fn every_field_of_a_spec_is_immutable() {
         "command": ["a"], "args": ["b"], "workingDir": "c", "env": [{ "name": "D", "value": "d" }],
         "stdin": { "inline": "e" }, "inputs": [{ "path": "f", "inline": "f" }], "outputs": ["g"],
         "nonce": "h", "timeoutSeconds": 9, "limits": { "pids": 9 }, "policy": { "layers": { "cgroup": "preferred" } },
-        "executor": { "poolRef": { "name": "p" } }, "retry": { "limit": 1 }, "proof": { "publish": "Never" },
+        "executor": { "poolRef": { "name": "p" } }, "retry": { "limit": 1 }, "proof": { "retention": "Keep" },
+        "replay": { "count": 1 },
     });
     cluster.create("full", spec.clone()).await.unwrap();
     cluster.create("bare", json!({ "command": ["z"] })).await.unwrap();
@@ -216,7 +232,8 @@ async fn every_field_of_a_spec_is_immutable() {
         "command": ["x"], "args": ["x"], "workingDir": "x", "env": [{ "name": "D", "value": "x" }],
         "stdin": { "inline": "x" }, "inputs": [{ "path": "f", "inline": "x" }], "outputs": ["x"],
         "nonce": "x", "timeoutSeconds": 10, "limits": { "pids": 10 }, "policy": { "layers": { "cgroup": "disabled" } },
-        "executor": { "poolRef": { "name": "x" } }, "retry": { "limit": 2 }, "proof": { "publish": "Always" },
+        "executor": { "poolRef": { "name": "x" } }, "retry": { "limit": 2 }, "proof": { "publish": "Never" },
+        "replay": { "count": 2 },
     });
     for (field, change) in changes.as_object().unwrap() {
         let message = format!("{field} is immutable");

@@ -130,3 +130,35 @@ async fn a_hit_names_its_original_and_a_mark_stays() {
     let found = bundles.list(&ListParams::default().fields("status.origin=Executed")).await.unwrap();
     assert_eq!(found.items.len(), 1);
 }
+
+#[tokio::test]
+async fn what_was_recorded_of_replays_is_not_taken_back() {
+    let cluster = Cluster::start().await;
+    cluster.create_bundle("replayed").await.unwrap();
+    let bundles: Api<ProofBundle> = cluster.api();
+    let set = async |replays: Value| {
+        let patch = json!({ "status": { "replays": replays } });
+        bundles.patch_status("replayed", &PatchParams::default(), &Patch::Merge(&patch)).await
+    };
+    let running = json!({ "phase": "Running", "wanted": 3, "distinctNodes": true, "replayed": 2, "agreed": 1, "executor": "a" });
+    set(running).await.unwrap();
+    let found = ListParams::default().fields("status.replays.phase=Running");
+    assert_eq!(bundles.list(&found).await.unwrap().items.len(), 1);
+    for (change, words) in [
+        (Value::Null, "replays are never taken back"),
+        (json!({ "wanted": 1 }), "wanted is immutable"),
+        (json!({ "distinctNodes": false }), "distinctNodes is immutable"),
+        (json!({ "executor": "b" }), "executor is immutable"),
+        (json!({ "node": "n" }), "node is immutable"),
+        (json!({ "replayed": 1, "agreed": 0 }), "replayed never decreases"),
+        (json!({ "agreed": 2 }), "a divergence is never taken back"),
+        (json!({ "wanted": 9 }), "less than or equal to 8"),
+    ] {
+        let refused = set(change.clone()).await.unwrap_err().to_string();
+        assert!(refused.contains(words), "{change}: {refused}");
+    }
+    set(json!({ "phase": "Done", "replayed": 3, "agreed": 2 })).await.unwrap();
+    assert!(bundles.list(&found).await.unwrap().items.is_empty());
+    let again = set(json!({ "phase": "Running" })).await.unwrap_err().to_string();
+    assert!(again.contains("replays are immutable once phase is Done"), "{again}");
+}

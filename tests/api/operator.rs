@@ -14,6 +14,7 @@ mod health;
 mod judges;
 mod policies;
 mod puppet;
+mod replays;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -11,3 +11,4 @@ mod answers;
 mod command;
 mod ends;
 mod refusals;
+mod replays;

@@ -90,29 +90,28 @@ pub async fn conclude(
     replays: Option<ReplaysStatus>,
 ) -> Option<String> {
     let Published { key, bundle, judgement } = published;
-    if replays.is_some() {
-        // Nobody can have begun one: that they are wanted is written below.
-        context.replays.see(&key, bundle.metadata.uid.as_deref().unwrap_or_default(), !marked(&bundle));
-    }
-    let written = if is_unjudged(&bundle) || !marked(&bundle) {
+    let marked = bundle.status.as_ref().is_some_and(|status| status.origin == Some(Origin::Executed));
+    let written = if is_unjudged(&bundle) || !marked {
+        if replays.is_some() {
+            // Nobody can have begun one: that they are wanted is written now.
+            context.replays.see(&key, bundle.metadata.uid.as_deref().unwrap_or_default(), true);
+        }
         report::report(context, &bundle, &judgement, Origin::Executed, replays).await
     } else {
         Ok(true)
     };
+    if !matches!(written, Ok(true)) {
+        context.replays.forget(&key);
+    }
     match written {
         Ok(written) => {
             context.own_bundles.release(&key);
             written.then(|| key.name.clone())
         }
         Err(error) => {
-            context.replays.forget(&key);
             tracing::warn!(bundle = bundle.name_any(), %error, "verdict is not written yet");
             context.hand_over_bundle(&key);
             None
         }
     }
-}
-
-fn marked(bundle: &ProofBundle) -> bool {
-    bundle.status.as_ref().is_some_and(|status| status.origin == Some(Origin::Executed))
 }

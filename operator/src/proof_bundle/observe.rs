@@ -5,8 +5,8 @@ use requiem_crds::{Execution, ProofBundle};
 
 use super::is_unjudged;
 use crate::context::Context;
-use crate::kubeapi::ApiError;
 use crate::execution::validate;
+use crate::kubeapi::ApiError;
 use crate::queue::Key;
 use crate::replay;
 

@@ -103,9 +103,7 @@ async fn record(context: &Context, key: &Key, case: &Case, ended: Ended) -> Resu
         return Ok(DONE);
     }
     Ok(match run.outcome {
-        ReplayOutcome::Failed => {
-            Applied::Rest(Verdict::Again(backoff::delay(&key.to_string(), run.number)))
-        }
+        ReplayOutcome::Failed => Applied::Rest(Verdict::Again(backoff::delay(&key.to_string(), run.number))),
         ReplayOutcome::Agrees | ReplayOutcome::Diverges => Applied::Again,
     })
 }
@@ -135,8 +133,8 @@ async fn ask(
         // The operator that recorded these may have died before it said so.
         let posts = posts(context, plan);
         let recorded = case.replays.runs.iter().filter(|run| run.body.is_some());
-        let attempts = recorded
-            .filter_map(|run| Some((post_of(&posts, &run.executor)?.clone(), case.uid(run.number))));
+        let attempts =
+            recorded.filter_map(|run| Some((post_of(&posts, &run.executor)?.clone(), case.uid(run.number))));
         acknowledge(context, attempts.collect());
     }
     let calls = endpoints.iter().map(|endpoint| context.dispatcher.ask(endpoint, &plan.uid, 1));
@@ -152,7 +150,9 @@ async fn ask(
     }
     match (place, trouble, before) {
         (Place::Nowhere, Some((endpoint, error)), _) => trouble_with(context, case, endpoint, &error).await,
-        (Place::Nowhere, None, Some(Place::At(endpoint, _))) => forgotten(context, key, case, plan, &endpoint).await,
+        (Place::Nowhere, None, Some(Place::At(endpoint, _))) => {
+            forgotten(context, key, case, plan, &endpoint).await
+        }
         (place, ..) => Ok(put(context, key, case, place)),
     }
 }
@@ -167,7 +167,10 @@ async fn start(
     if !context.replays.put(key, case.number(), Place::Sent(endpoint.clone())) {
         return Ok(DONE);
     }
-    match context.dispatcher.start(&endpoint, &plan.start(1), START_WAIT).await {
+    let call = plan.start(1);
+    let answer = context.dispatcher.start(&endpoint, &call, START_WAIT);
+    let Some(answer) = context.replays.unless_released(key, answer).await else { return Ok(DONE) };
+    match answer {
         Ok(state) => Ok(put(context, key, case, Place::At(endpoint, Box::new(state)))),
         Err(error) if error.is_draining() => {
             // It adopts what it has even then, so it does not have this one.
@@ -201,7 +204,9 @@ async fn wait(
     if !report::write(context, &case.bundle, case.replays.clone(), &told).await? {
         return Ok(LATER);
     }
-    match context.dispatcher.wait(&endpoint, &plan.uid, 1, POLL).await {
+    let answer = context.dispatcher.wait(&endpoint, &plan.uid, 1, POLL);
+    let Some(answer) = context.replays.unless_released(key, answer).await else { return Ok(DONE) };
+    match answer {
         Ok(Some(state)) => Ok(put(context, key, case, Place::At(endpoint, Box::new(state)))),
         Ok(None) => forgotten(context, key, case, plan, &endpoint).await,
         Err(error) if error.is_draining() => {
@@ -215,7 +220,9 @@ async fn wait(
 
 fn put(context: &Context, key: &Key, case: &Case, place: Place) -> Applied {
     let runs = match &place {
-        Place::At(endpoint, state) if !matches!(**state, AttemptState::Sealed { .. } | AttemptState::Failed { .. }) => {
+        Place::At(endpoint, state)
+            if !matches!(**state, AttemptState::Sealed { .. } | AttemptState::Failed { .. }) =>
+        {
             Some(endpoint.clone())
         }
         _ => None,

@@ -118,9 +118,7 @@ pub fn next(case: &Case, seen: &Seen) -> Step {
             AttemptState::Sealed { sealed } => {
                 Step::Record(Box::new(compared(case, plan, seen, endpoint, sealed)))
             }
-            AttemptState::Failed { failure } => {
-                Step::Record(Box::new(failed(case, seen, endpoint, failure)))
-            }
+            AttemptState::Failed { failure } => Step::Record(Box::new(failed(case, seen, endpoint, failure))),
             AttemptState::Queued | AttemptState::Running => held(case, plan, seen, endpoint, Step::Wait),
         },
         Place::Sent(endpoint) => held(case, plan, seen, endpoint, Step::Start),
@@ -199,7 +197,8 @@ fn exhausted(replays: &ReplaysStatus) -> Option<Step> {
 fn because(run: &ReplayRun) -> Obstacle {
     let reason = run.reason.as_deref().unwrap_or("unknown");
     let message = run.message.as_deref().unwrap_or_default();
-    let message = format!("run {} on executor {} gave no result: {reason}: {message}", run.number, run.executor);
+    let message =
+        format!("run {} on executor {} gave no result: {reason}: {message}", run.number, run.executor);
     Obstacle { reason: "NoResult", message }
 }
 
@@ -263,7 +262,8 @@ fn taken(replays: &ReplaysStatus, post: &Post) -> bool {
 
 /// Whether the same executor may well give a result the next time.
 pub fn is_transient(run: &ReplayRun) -> bool {
-    let transient = |reason: &FailureReason| reason.is_transient() && Some(reason.as_str()) == run.reason.as_deref();
+    let transient =
+        |reason: &FailureReason| reason.is_transient() && Some(reason.as_str()) == run.reason.as_deref();
     FailureReason::ALL.iter().any(transient)
 }
 
@@ -370,4 +370,264 @@ fn blank(case: &Case, posts: &[Post], endpoint: &Endpoint, reason: &str, message
 
 fn clip(text: &str) -> String {
     text.chars().take(MAX_MESSAGE).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use requiem_crds::ProofBundle;
+    use requiem_crds::admission::{Kind, Violation};
+    use requiem_crds::proof_bundle::ReplayPhase;
+    use requiem_model::Outcome;
+    use requiem_proof::{BundleBody, Expect, verify};
+
+    use super::super::{observe, report};
+    use super::*;
+    use crate::execution::samples::{body, endpoint, execution, planned, sealed, sealed_state};
+    use crate::proof_bundle::object;
+
+    const GOOD: Outcome = Outcome::Exited { code: 0 };
+
+    /// A bundle whose first run took place on executor `a`, after these runs.
+    fn case(wanted: u32, distinct: bool, runs: Vec<ReplayRun>) -> Case {
+        let plan = planned();
+        let first = sealed(&body(&plan, 1, GOOD));
+        let original = verify(&first.body, &Expect::default()).unwrap();
+        let mut bundle: ProofBundle = object(&plan, &original, &first.body);
+        bundle.metadata.uid = Some("bundle".into());
+        let count =
+            |outcome| u32::try_from(runs.iter().filter(|run| run.outcome == outcome).count()).unwrap();
+        let agreed = count(ReplayOutcome::Agrees);
+        let replays = ReplaysStatus {
+            phase: ReplayPhase::Running,
+            wanted,
+            distinct_nodes: distinct,
+            replayed: agreed + count(ReplayOutcome::Diverges),
+            agreed,
+            first_divergence: None,
+            executor: Some("a".into()),
+            node: Some("node-a".into()),
+            runs,
+        };
+        let plan = observe::plan(&bundle, &replays, &original, &execution());
+        Case { bundle, replays, original, plan }
+    }
+
+    fn run(number: u32, executor: &str, node: Option<&str>, reason: Option<&str>) -> ReplayRun {
+        let outcome = if reason.is_some() { ReplayOutcome::Failed } else { ReplayOutcome::Agrees };
+        ReplayRun {
+            number,
+            outcome,
+            executor: executor.into(),
+            node: node.map(str::to_owned),
+            reason: reason.map(str::to_owned),
+            message: None,
+            execution_root: None,
+            bundle_root: None,
+            body: None,
+        }
+    }
+
+    fn post(name: &str, node: Option<&str>) -> Post {
+        Post { endpoint: endpoint(name), takes: true, absent: None, node: node.map(str::to_owned) }
+    }
+
+    fn seen(place: Place, posts: Vec<Post>) -> Seen {
+        let free = posts.iter().map(|post| post.endpoint.clone()).collect();
+        Seen { place, crew: Crew::Posts(posts), admission: Some(Admission::Admitted), outages: vec![], free }
+    }
+
+    fn held_by(step: Step) -> (Reason, String) {
+        match step {
+            Step::Hold { reason, message, .. } => (reason, message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn outage(name: &str, seconds: u64) -> Outage {
+        let (lasted, why) = (Duration::from_secs(seconds), "no route".to_owned());
+        Outage { endpoint: endpoint(name), lasted, why, draining: false }
+    }
+
+    #[test]
+    fn each_number_has_a_uid_of_its_own_and_the_request_of_the_bundle() {
+        let case = case(2, false, vec![run(1, "b", None, None)]);
+        let plan = case.plan.as_ref().unwrap();
+        let start = plan.start(1);
+        assert_eq!(start.identity.uid, "bundle-replay-2");
+        assert_ne!(Some(&start.identity.uid), execution().metadata.uid.as_ref());
+        assert_eq!(start.request.digest().unwrap(), case.original.request_digest);
+        assert_eq!((start.identity.generation, start.identity.attempt), (1, 1));
+    }
+
+    #[test]
+    fn nodes_are_distinct_if_that_is_wanted_and_the_first_run_counts() {
+        let nobody = || seen(Place::Nowhere, vec![post("a", Some("node-a")), post("b", Some("node-a"))]);
+        let (reason, message) = held_by(next(&case(2, true, vec![]), &nobody()));
+        assert_eq!(reason, Reason::NotEnoughNodes);
+        assert!(message.contains("ExecutorPool default/default"), "{message}");
+        assert!(matches!(next(&case(2, false, vec![]), &nobody()), Step::Start(_)));
+
+        let three = || vec![post("a", Some("node-a")), post("b", Some("node-b")), post("c", Some("node-c"))];
+        let second = case(2, true, vec![run(1, "b", Some("node-b"), None)]);
+        assert_eq!(next(&second, &seen(Place::Nowhere, three())), Step::Start(endpoint("c")));
+        // A pod that was replaced is another executor on the same node.
+        let mut replaced = three();
+        replaced[2] = post("d", Some("node-b"));
+        let step = next(&second, &seen(Place::Nowhere, replaced));
+        assert_eq!(held_by(step).0, Reason::NotEnoughNodes);
+        // A lost run used up nothing.
+        let lost = case(2, true, vec![run(1, "b", Some("node-b"), Some("ExecutorLost"))]);
+        let two = vec![post("a", Some("node-a")), post("b", Some("node-b"))];
+        assert_eq!(next(&lost, &seen(Place::Nowhere, two)), Step::Start(endpoint("b")));
+        // Executors at fixed addresses: each is a node of its own.
+        let fixed = vec![post("a", None), post("b", None)];
+        assert_eq!(next(&case(1, true, vec![]), &seen(Place::Nowhere, fixed)), Step::Start(endpoint("b")));
+    }
+
+    #[test]
+    fn who_lacks_something_is_not_asked_twice_and_all_of_them_are_an_end() {
+        let missing = |number, who| run(number, who, None, Some("InputMissing"));
+        let two = || seen(Place::Nowhere, vec![post("a", None), post("b", None)]);
+        let step = next(&case(1, false, vec![missing(1, "a")]), &two());
+        assert_eq!(step, Step::Start(endpoint("b")));
+        match next(&case(1, false, vec![missing(1, "a"), missing(2, "b")]), &two()) {
+            Step::Finish(why) => assert!(why.message.contains("InputMissing"), "{why:?}"),
+            other => panic!("{other:?}"),
+        }
+        let lost = (1..=5).map(|number| run(number, "a", None, Some("ExecutorLost"))).collect();
+        assert!(matches!(next(&case(8, false, lost), &two()), Step::Finish(_)));
+        let lost = (1..=4).map(|number| run(number, "a", None, Some("ExecutorLost"))).collect();
+        assert!(matches!(next(&case(8, false, lost), &two()), Step::Start(_)));
+        let large = vec![run(1, "a", None, Some(RECEIPT_TOO_LARGE))];
+        assert!(matches!(next(&case(8, false, large), &two()), Step::Finish(_)));
+    }
+
+    #[test]
+    fn while_somebody_may_have_it_nobody_else_starts_it() {
+        let posts = || vec![post("a", None), post("b", None)];
+        let both = vec![endpoint("a"), endpoint("b")];
+        let wanted = case(1, false, vec![]);
+        assert_eq!(next(&wanted, &seen(Place::Unknown, posts())), Step::Ask(both));
+        for place in [
+            Place::Unknown,
+            Place::Sent(endpoint("a")),
+            Place::At(endpoint("a"), Box::new(AttemptState::Running)),
+        ] {
+            let young = Seen { outages: vec![outage("a", 1)], ..seen(place.clone(), posts()) };
+            assert_eq!(next(&wanted, &young), Step::Rest(GRACE - Duration::from_secs(1)));
+            let old = Seen { outages: vec![outage("a", 9)], ..seen(place, posts()) };
+            assert_eq!(held_by(next(&wanted, &old)).0, Reason::ExecutorUnavailable);
+        }
+        let away = Seen { outages: vec![outage("a", 9)], ..seen(Place::Nowhere, posts()) };
+        assert_eq!(next(&wanted, &away), Step::Start(endpoint("b")));
+        assert_eq!(next(&wanted, &seen(Place::Sent(endpoint("a")), posts())), Step::Start(endpoint("a")));
+        // It left the pool: what it has does not count any more, and neither does its number.
+        match next(&wanted, &seen(Place::Sent(endpoint("gone")), posts())) {
+            Step::Record(ended) => assert_eq!(ended.run.reason.as_deref(), Some("ExecutorLost")),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn policies_pools_and_executions_that_are_gone() {
+        let wanted = case(1, false, vec![]);
+        let with =
+            |admission| Seen { admission: Some(admission), ..seen(Place::Nowhere, vec![post("a", None)]) };
+        let step = next(&wanted, &with(Admission::Unavailable("forbidden".into())));
+        assert_eq!(held_by(step), (Reason::PolicyUnavailable, "forbidden".into()));
+        let violation = Violation {
+            kind: Kind::Namespaced,
+            policy: "p".into(),
+            rule: "pools",
+            message: "not this pool".into(),
+        };
+        match next(&wanted, &with(Admission::Refused(vec![violation]))) {
+            Step::Finish(why) => assert_eq!(why.reason, "PolicyViolation"),
+            other => panic!("{other:?}"),
+        }
+        for (crew, reason) in [
+            (Crew::Missing, Reason::PoolNotFound),
+            (Crew::Unwatched("blind".into()), Reason::NoExecutor),
+            (Crew::Posts(vec![]), Reason::NoEndpoints),
+        ] {
+            let step = next(&wanted, &Seen { crew, ..seen(Place::Nowhere, vec![]) });
+            assert_eq!(held_by(step).0, reason);
+        }
+        let mut gone = case(1, false, vec![]);
+        let mut other = execution();
+        other.metadata.uid = Some("other".into());
+        gone.plan = observe::plan(&gone.bundle, &gone.replays, &gone.original, &other);
+        let running = Place::At(endpoint("a"), Box::new(AttemptState::Running));
+        assert!(
+            matches!(next(&gone, &seen(running, vec![])), Step::Finish(why) if why.reason == "Cancelled")
+        );
+        other = execution();
+        other.spec.args = vec!["more".into()];
+        let changed = observe::plan(&gone.bundle, &gone.replays, &gone.original, &other).unwrap_err();
+        assert_eq!(changed.reason, "RequestChanged");
+    }
+
+    /// What is recorded of an answer.
+    fn answered(case: &Case, change: impl FnOnce(&mut BundleBody)) -> (ReplaysStatus, bool) {
+        let mut body = body(case.plan.as_ref().unwrap(), 1, GOOD);
+        change(&mut body);
+        let place = Place::At(endpoint("b"), Box::new(sealed_state(&body)));
+        match next(case, &seen(place, vec![post("b", Some("node-b"))])) {
+            Step::Record(ended) => (report::recorded(case, &ended.run), ended.forget.is_some()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_answer_is_recomputed_and_counted_with_those_before() {
+        let (replays, forget) = answered(&case(2, false, vec![]), |_| {});
+        assert_eq!((replays.phase, replays.replayed, replays.agreed), (ReplayPhase::Running, 1, 1));
+        assert!(forget && replays.runs[0].body.is_some());
+        assert_eq!(replays.runs[0].node.as_deref(), Some("node-b"));
+        let told = report::condition(&replays, None);
+        assert_eq!(
+            (told.reason.as_str(), told.message.as_str()),
+            ("Replaying", "replayed 1 of 2 times, 1 agree")
+        );
+
+        let mut second = case(2, false, replays.runs);
+        second.replays.agreed = 1;
+        let (replays, _) = answered(&second, |body| {
+            body.execution.result.outputs.clear();
+            let path = requiem_model::RelPath::parse("out").unwrap();
+            let why = "absent".to_owned();
+            body.execution.result.missing_outputs = vec![requiem_model::result::MissingOutput { path, why }];
+        });
+        assert_eq!((replays.phase, replays.replayed, replays.agreed), (ReplayPhase::Done, 2, 1));
+        assert_eq!(replays.first_divergence.as_deref(), Some("output out"));
+        let told = report::condition(&replays, None);
+        assert_eq!(told.reason, "ReplayDiverged");
+        // It sticks while others are still wanted, and whatever holds them up.
+        let running = ReplaysStatus { phase: ReplayPhase::Running, wanted: 3, ..replays };
+        let told = report::condition(&running, Some((Reason::NoExecutor, "nobody")));
+        assert_eq!((told.reason.as_str(), told.status.as_str()), ("ReplayDiverged", "False"));
+    }
+
+    #[test]
+    fn what_is_no_proof_of_this_replay_counts_for_nothing_and_stays_as_evidence() {
+        for change in [
+            |body: &mut BundleBody| body.run.identity.uid = "0b9c5d1e-0000-4000-8000-000000000001".into(),
+            |body: &mut BundleBody| body.run.identity.uid = "bundle-replay-2".into(),
+            |body: &mut BundleBody| body.execution.request.argv = vec!["/bin/true".into()],
+        ] {
+            let (replays, forget) = answered(&case(1, false, vec![]), change);
+            assert_eq!((replays.phase, replays.replayed), (ReplayPhase::Running, 0));
+            assert_eq!(replays.runs[0].reason.as_deref(), Some("ProofRejected"));
+            assert!(!forget && replays.runs[0].body.is_none());
+        }
+    }
+
+    #[test]
+    fn a_receipt_without_room_is_a_run_without_a_result() {
+        let mut crowded = case(2, false, vec![]);
+        crowded.bundle.spec.body = " ".repeat(MAX_OBJECT_BYTES);
+        let (replays, _) = answered(&crowded, |_| {});
+        assert_eq!(replays.runs[0].reason.as_deref(), Some(RECEIPT_TOO_LARGE));
+        assert_eq!((replays.replayed, replays.runs[0].body.as_ref()), (0, None));
+    }
 }

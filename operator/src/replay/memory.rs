@@ -38,6 +38,7 @@ pub struct Replays {
     lives: Arc<Mutex<HashMap<Key, Live>>>,
     /// Counts departures; waiters look again at each.
     departures: watch::Sender<u64>,
+    stop: watch::Receiver<bool>,
 }
 
 struct Live {
@@ -46,13 +47,12 @@ struct Live {
     place: Place,
 }
 
-impl Default for Replays {
-    fn default() -> Self {
-        Self { lives: Arc::default(), departures: watch::Sender::new(0) }
-    }
-}
-
 impl Replays {
+    /// None yet. When `stop` turns true nobody waits for a run any more.
+    pub fn new(stop: watch::Receiver<bool>) -> Self {
+        Self { lives: Arc::default(), departures: watch::Sender::new(0), stop }
+    }
+
     /// Notes the bundle `key` with this UID; one that is known stays as it is. `fresh`: nobody can have started anything yet.
     pub fn see(&self, key: &Key, bundle: &str, fresh: bool) {
         let mut lives = self.lock();
@@ -104,11 +104,16 @@ impl Replays {
         self.len() == 0
     }
 
-    /// Returns when `key` is not known any more.
-    pub async fn vanished(&self, key: &Key) {
-        let mut departures = self.departures.subscribe();
-        // The sender lives as long as this.
-        drop(departures.wait_for(|_| !self.lock().contains_key(key)).await);
+    /// What `call` answers; nothing if `key` is not known any more before it does, or the operator stops. What runs then is told to end
+    /// by who forgets it, or left to the next operator.
+    pub async fn unless_released<T>(&self, key: &Key, call: impl Future<Output = T>) -> Option<T> {
+        let (mut departures, mut stop) = (self.departures.subscribe(), self.stop.clone());
+        tokio::select! {
+            biased;
+            _ = departures.wait_for(|_| !self.lock().contains_key(key)) => None,
+            Ok(_) = stop.wait_for(|stop| *stop) => None,
+            answer = call => Some(answer),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Live>> {
@@ -132,6 +137,10 @@ mod tests {
     use super::*;
     use crate::execution::samples::endpoint;
 
+    fn replays() -> Replays {
+        Replays::new(watch::channel(false).1)
+    }
+
     fn key() -> Key {
         Key { namespace: "ns".into(), name: "b".into() }
     }
@@ -139,7 +148,7 @@ mod tests {
     #[test]
     fn only_what_may_run_is_told_to_end() {
         let orphan = |place| {
-            let replays = Replays::default();
+            let replays = replays();
             replays.see(&key(), "uid", true);
             assert!(replays.put(&key(), 3, place));
             replays.forget(&key())
@@ -149,12 +158,12 @@ mod tests {
         assert_eq!(orphan(Place::At(endpoint("a"), Box::new(AttemptState::Running))), told);
         assert_eq!(orphan(Place::Nowhere), None);
         assert_eq!(orphan(Place::Unknown), None);
-        assert!(!Replays::default().put(&key(), 1, Place::Nowhere));
+        assert!(!replays().put(&key(), 1, Place::Nowhere));
     }
 
     #[test]
     fn what_somebody_else_recorded_makes_the_next_one_unknown() {
-        let replays = Replays::default();
+        let replays = replays();
         replays.see(&key(), "uid", true);
         replays.see(&key(), "uid", false);
         assert_eq!(replays.place(&key(), 1), Some(Place::Nowhere));
@@ -165,14 +174,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_learns_that_the_bundle_went() {
-        let replays = Replays::default();
-        replays.see(&key(), "uid", true);
-        let there = replays.clone();
-        let waiting = tokio::spawn(async move { there.vanished(&key()).await });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        replays.forget(&key());
-        tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await.unwrap().unwrap();
+    async fn who_waits_learns_that_the_bundle_went_or_the_operator_goes() {
+        let (stop, stopped) = watch::channel(false);
+        for released in [true, false] {
+            let replays = Replays::new(stopped.clone());
+            replays.see(&key(), "uid", true);
+            assert_eq!(replays.unless_released(&key(), async { 7 }).await, Some(7));
+            let there = replays.clone();
+            let waiting =
+                tokio::spawn(
+                    async move { there.unless_released(&key(), std::future::pending::<()>()).await },
+                );
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished());
+            if released {
+                replays.forget(&key());
+            } else {
+                stop.send_replace(true);
+            }
+            let waited = tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await;
+            assert_eq!(waited.unwrap().unwrap(), None);
+        }
     }
 }

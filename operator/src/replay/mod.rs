@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use requiem_crds::ProofBundle;
 use requiem_crds::proof_bundle::{ReplayPhase, ReplaysStatus};
-use tokio::sync::watch;
 
 use crate::context::{Context, kinds};
 use crate::dispatch::{DispatchError, Endpoint};
@@ -53,16 +52,10 @@ impl ReplayError {
     }
 }
 
-/// Brings the replays of the bundle called `key` as far as they can go now. While one runs, this waits for its end; not beyond the stop,
-/// after which the next operator asks for it, and not beyond the deletion of the bundle.
-pub async fn reconcile(context: Context, key: Key, mut stop: watch::Receiver<bool>) -> Verdict {
+/// Brings the replays of the bundle called `key` as far as they can go now. While one runs, this waits for its end.
+pub async fn reconcile(context: Context, key: Key) -> Verdict {
     let started = Instant::now();
-    let driven = tokio::select! {
-        driven = drive(&context, &key) => driven,
-        _ = stop.wait_for(|stop| *stop) => return Verdict::Done,
-        () = context.replays.vanished(&key) => return Verdict::Done,
-    };
-    let (verdict, result) = match driven {
+    let (verdict, result) = match drive(&context, &key).await {
         Ok(verdict @ Verdict::Done) => (verdict, "done"),
         Ok(verdict) => (verdict, "waiting"),
         Err(error) => {

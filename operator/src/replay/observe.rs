@@ -38,7 +38,7 @@ pub struct Obstacle {
 impl Case {
     /// Number of the next replay.
     pub fn number(&self) -> u32 {
-        u32::try_from(self.replays.runs.len()).unwrap_or(u32::MAX).saturating_add(1)
+        next_number(&self.replays)
     }
 
     /// UID of replay `number`.
@@ -63,38 +63,43 @@ pub async fn case(context: &Context, key: &Key) -> Result<Option<Case>, ApiError
     };
     // Nobody can have broken it: it was judged before, and its spec cannot change.
     let Ok(original) = verify(&bundle.spec.body, &Expect::default()) else { return Ok(None) };
-    let mut case =
-        Case { plan: Err(Obstacle { reason: "", message: String::new() }), bundle, replays, original };
-    case.plan = match context.writer.get::<Execution>(&execution(&case)).await {
-        Ok(execution) => plan(&case, &execution),
+    let execution = Key { namespace: key.namespace.clone(), name: bundle.spec.execution_ref.name.clone() };
+    let plan = match context.writer.get::<Execution>(&execution).await {
+        Ok(execution) => plan(&bundle, &replays, &original, &execution),
         Err(ApiError::Gone { .. }) => Err(gone()),
         Err(error) => return Err(error),
     };
-    Ok(Some(case))
-}
-
-fn execution(case: &Case) -> Key {
-    let name = case.bundle.spec.execution_ref.name.clone();
-    Key { namespace: case.bundle.metadata.namespace.clone().unwrap_or_default(), name }
+    Ok(Some(Case { bundle, replays, original, plan }))
 }
 
 /// The plan of the next replay: the Execution's own, under a UID of its own.
-pub fn plan(case: &Case, execution: &Execution) -> Result<Plan, Obstacle> {
-    if execution.metadata.uid.as_deref() != Some(case.bundle.spec.execution_ref.uid.as_str())
-        || validate::wants_end(execution)
-    {
+///
+/// # Errors
+/// Nobody wants it any more, or it would not be the same request.
+pub fn plan(
+    bundle: &ProofBundle,
+    replays: &ReplaysStatus,
+    original: &Verified,
+    execution: &Execution,
+) -> Result<Plan, Obstacle> {
+    let same = execution.metadata.uid.as_deref() == Some(bundle.spec.execution_ref.uid.as_str());
+    if !same || validate::wants_end(execution) {
         return Err(gone());
     }
     let changed = |message: String| Obstacle { reason: "RequestChanged", message };
     let plan = validate::plan(execution).map_err(|error| changed(error.to_string()))?;
-    if plan.request_digest != case.original.request_digest {
+    if plan.request_digest != original.request_digest {
         return Err(changed(
             "this operator makes another request of the spec than the one that was proven; create the Execution anew"
                 .to_owned(),
         ));
     }
-    let number = case.number();
-    Ok(Plan { uid: case.uid(number), generation: 1, first_attempt: 1, owner: None, ..plan })
+    let uid = uid(bundle.metadata.uid.as_deref().unwrap_or_default(), next_number(replays));
+    Ok(Plan { uid, generation: 1, first_attempt: 1, owner: None, ..plan })
+}
+
+fn next_number(replays: &ReplaysStatus) -> u32 {
+    u32::try_from(replays.runs.len()).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 fn gone() -> Obstacle {

@@ -37,7 +37,9 @@ fn added(case: &Case, run: ReplayRun) -> Result<ReplaysStatus, replays::ReplayEr
         phase: if enough { ReplayPhase::Done } else { ReplayPhase::Running },
         replayed: count(tally.replayed),
         agreed: count(tally.agreed),
-        first_divergence: tally.first_divergence.map(|item| item.to_string().chars().take(MAX_ITEM).collect()),
+        first_divergence: tally
+            .first_divergence
+            .map(|item| item.to_string().chars().take(MAX_ITEM).collect()),
         runs,
         ..case.replays.clone()
     })
@@ -64,7 +66,8 @@ pub fn condition(replays: &ReplaysStatus, why: Option<(Reason, &str)>) -> Wanted
     let ReplaysStatus { wanted, replayed, agreed, .. } = *replays;
     let counted = format!("replayed {replayed} of {wanted} times, {agreed} agree");
     let more = why.map(|(_, why)| format!("; {why}")).unwrap_or_default();
-    let want = |status, reason: Reason, message| Wanted::new(ConditionType::Replayed, status, reason, message);
+    let want =
+        |status, reason: Reason, message| Wanted::new(ConditionType::Replayed, status, reason, message);
     // What stands here is the confidence in the result: nothing that agrees, and nothing that waits, outweighs a divergence.
     if let Some(item) = &replays.first_divergence {
         let message = format!("{counted}; the first divergence is in {item}{more}");
@@ -76,7 +79,9 @@ pub fn condition(replays: &ReplaysStatus, why: Option<(Reason, &str)>) -> Wanted
             want(ConditionStatus::Unknown, reason, format!("{counted}{more}"))
         }
         ReplayPhase::Done if replayed >= wanted => {
-            let message = format!("{counted}; the receipts are in status.replays, and requiem proof verify counts them anew");
+            let message = format!(
+                "{counted}; the receipts are in status.replays, and requiem proof verify counts them anew"
+            );
             want(ConditionStatus::True, Reason::ReplaysAgree, message)
         }
         ReplayPhase::Done => {
