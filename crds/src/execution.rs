@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::executor_pool::DedicatedPod;
 use crate::quantity::ByteQuantity;
+use crate::replay::ReplaySpec;
 use crate::rules::{all_valid, immutable, refusing, valid};
 use crate::status::ExecutionStatus;
 use crate::{DEFAULT_POOL, schema};
@@ -440,19 +441,6 @@ pub enum CacheMode {
     Use,
     /// The command runs, and its result answers others from then on.
     Refresh,
-}
-
-/// Replays that are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ReplaySpec {
-    /// How many further runs of the request are compared with the first, 1 to 8.
-    #[schemars(range(min = 1, max = 8))]
-    pub count: u32,
-    /// Whether each run, the first one included, takes place on another node. Of executors at fixed addresses the operator
-    /// does not know the node: each counts as one of its own.
-    #[serde(default)]
-    pub distinct_nodes: bool,
 }
 
 /// What becomes of an Execution some time after it has ended.

@@ -5,6 +5,7 @@
 //! | what users write: [`Execution`] | [`execution`] |
 //! | what they read back: [`ExecutionStatus`] | [`status`] |
 //! | a sealed proof as an object: [`ProofBundle`] | [`proof_bundle`] |
+//! | later runs of the same request | [`replay`] |
 //! | where executors are: [`ExecutorPool`] | [`executor_pool`] |
 //! | what Executions must be like: [`ExecutionPolicy`], [`ClusterExecutionPolicy`] | [`policy`] |
 //! | whether policies admit an Execution | [`admission`] |
@@ -34,6 +35,7 @@ pub mod policy;
 pub mod proof_bundle;
 pub mod quantity;
 pub mod reference;
+pub mod replay;
 mod rules;
 mod schema;
 pub mod status;

@@ -10,7 +10,7 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use requiem_crds::admission::{Kind, RULES};
-use requiem_crds::proof_bundle::ReplayOutcome;
+use requiem_crds::replay::ReplayOutcome;
 use requiem_crds::status::ResultReason;
 use requiem_proof::VerifyError;
 
@@ -34,16 +34,22 @@ pub struct Metrics {
     dispatch_errors: IntCounterVec,
     dispatch_seconds: HistogramVec,
     api_writes: IntCounterVec,
-    proof_verdicts: IntCounterVec,
+    verdicts: Verdicts,
     events: IntCounterVec,
     cache: IntCounterVec,
     expired: IntCounterVec,
     policy_refusals: IntCounterVec,
-    replays: IntCounterVec,
     queue_depth: IntGaugeVec,
     live: IntGaugeVec,
     election: Election,
     crew: Crew,
+}
+
+/// What was recomputed.
+#[derive(Clone)]
+struct Verdicts {
+    proofs: IntCounterVec,
+    replays: IntCounterVec,
 }
 
 /// Which of several operators works.
@@ -91,6 +97,20 @@ const PODS: [(&str, &str); 8] = [
     ("refused", "QuotaExceeded"),
     ("refused", "PodRefused"),
 ];
+
+impl Verdicts {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            proofs: counter(registry, "proof_verdicts_total", "Bundles recomputed, by code.", &["code"])?,
+            replays: counter(
+                registry,
+                "replays_total",
+                "Replays that have ended, by outcome.",
+                &["outcome"],
+            )?,
+        })
+    }
+}
 
 impl Election {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
@@ -188,12 +208,7 @@ impl Metrics {
                 "Writes sent to the API server, by verb, kind and result.",
                 &["verb", "kind", "result"],
             )?,
-            proof_verdicts: counter(
-                &registry,
-                "proof_verdicts_total",
-                "Bundles recomputed, by code.",
-                &["code"],
-            )?,
+            verdicts: Verdicts::new(&registry)?,
             events: counter(&registry, "events_total", "Events by fate.", &["result"])?,
             cache: counter(
                 &registry,
@@ -212,12 +227,6 @@ impl Metrics {
                 "policy_refusals_total",
                 "Rules of policies that an Execution was refused for.",
                 &["kind", "rule"],
-            )?,
-            replays: counter(
-                &registry,
-                "replays_total",
-                "Replays that have ended, by outcome.",
-                &["outcome"],
             )?,
             queue_depth: gauge(&registry, "queue_depth", "Objects that wait for a worker.", &["kind"])?,
             live: gauge(&registry, "live_objects", "Objects in the cache.", &["kind"])?,
@@ -248,14 +257,14 @@ impl Metrics {
             );
         }
         let verdicts = ["Verified", "Unpublished"].into_iter().chain(VerifyError::CODES);
-        zero(&self.proof_verdicts, verdicts.map(|code| [code]));
+        zero(&self.verdicts.proofs, verdicts.map(|code| [code]));
         zero(&self.events, ["published", "dropped", "refused", "timeout"].map(|result| [result]));
         zero(&self.cache, ["hit", "miss", "wait"].map(|result| [result]));
         zero(&self.expired, ["compacted", "deleted", "observed"].map(|action| [action]));
         for kind in [Kind::Namespaced, Kind::Cluster] {
             zero(&self.policy_refusals, RULES.map(|rule| [kind.as_str(), rule]));
         }
-        zero(&self.replays, ReplayOutcome::ALL.map(|outcome| [outcome.as_str()]));
+        zero(&self.verdicts.replays, ReplayOutcome::ALL.map(|outcome| [outcome.as_str()]));
         zero(&self.election.changes, [["leader"], ["standby"]]);
         zero(&self.crew.pods, PODS.map(|(action, reason)| [action, reason]));
     }
@@ -309,7 +318,7 @@ impl Metrics {
 
     /// A bundle was recomputed; `code` is `Verified` or the reason why not.
     pub fn proof_verdict(&self, code: &str) {
-        self.proof_verdicts.with_label_values(&[code]).inc();
+        self.verdicts.proofs.with_label_values(&[code]).inc();
     }
 
     /// An Event was published, dropped by the rate limit, or refused.
@@ -334,7 +343,7 @@ impl Metrics {
 
     /// A replay has ended and was recorded.
     pub fn replay(&self, outcome: &str) {
-        self.replays.with_label_values(&[outcome]).inc();
+        self.verdicts.replays.with_label_values(&[outcome]).inc();
     }
 
     /// The present length of a queue and of its cache.

@@ -154,13 +154,14 @@ impl Record {
         self.states.lock().unwrap().clone()
     }
 
-    /// Reasons of Ready so far.
+    /// Reasons of Ready and Replayed so far.
     fn reasons(&self) -> BTreeSet<String> {
         let states = self.states();
         let conditions =
             states.iter().flat_map(|state| state["status"]["conditions"].as_array().into_iter().flatten());
-        let ready = conditions.filter(|condition| condition["type"] == "Ready");
-        ready.filter_map(|condition| condition["reason"].as_str().map(str::to_owned)).collect()
+        let told = conditions
+            .filter(|condition| ["Ready", "Replayed"].iter().any(|kind| condition["type"] == *kind));
+        told.filter_map(|condition| condition["reason"].as_str().map(str::to_owned)).collect()
     }
 }
 
@@ -176,6 +177,7 @@ fn by_name(call: Call) -> puppet::Answer {
     let failed =
         |reason| puppet::state(&AttemptState::Failed { failure: Failure::new(reason, "why", "what to do") });
     match name.split_once('-').unwrap_or((&name, "")) {
+        ("diverging", _) if start.identity.uid.contains("-replay-") => sealed_as(Outcome::Exited { code: 3 }),
         ("exit", _) => sealed_as(Outcome::Exited { code: 3 }),
         ("signal", _) => sealed_as(Outcome::Signalled { signal: 9 }),
         ("timeout", _) => sealed_as(Outcome::TimedOut),
@@ -212,7 +214,7 @@ async fn every_transition_reads_right() {
     unverified_bundles(&rig).await;
     an_executor_that_is_gone(&rig).await;
     let wanted = "Cancelled E_ROOT ExecutorUnavailable ExecutorsReady InputMissing IntegrityOnly InvalidSpec \
-                  LayerUnavailable NoEndpoints NoExecutor NonZeroExit OutOfMemory PoolNotFound ProofRejected Retrying \
+                  LayerUnavailable NoEndpoints NoExecutor NonZeroExit OutOfMemory PoolNotFound ProofRejected ReplayDiverged Replaying ReplaysAgree Retrying \
                   Running Signalled StoreFull Succeeded Suspended Terminating TimedOut";
     let missing =
         || wanted.split(' ').filter(|reason| !record.reasons().contains(*reason)).collect::<Vec<_>>();
@@ -235,6 +237,9 @@ async fn ends_of_every_kind(rig: &Rig) {
     for name in ends {
         let retries = u32::from(name == "retry");
         rig.create_with(name, json!({}), json!({"retry": {"limit": retries}})).await;
+    }
+    for name in ["agreeing", "diverging"] {
+        rig.create_with(name, json!({}), json!({"replay": {"count": 1}})).await;
     }
     rig.create("invalid", |spec| spec.outputs = vec!["a".into(), "a/b".into()]).await;
     for name in ends.iter().chain(&["invalid"]) {

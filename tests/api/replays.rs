@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use requiem_crds::proof_bundle::{ReplayOutcome, ReplayPhase, ReplaysStatus};
+use requiem_crds::replay::{ReplayOutcome, ReplayPhase, ReplaysStatus};
 use requiem_model::Outcome;
 use requiem_model::attempt::StartAttempt;
 use requiem_proof::ProofFile;

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::wait::await_condition;
-use requiem_crds::proof_bundle::ReplayPhase;
+use requiem_crds::replay::ReplayPhase;
 use requiem_crds::{Execution, ProofBundle};
 use requiem_tests::{Bed, Failure, PATIENCE, PROGRAMS, setting};
 use serde_json::{Value, json};

@@ -495,6 +495,50 @@ fn forged_receipts_are_refused() {
 }
 
 #[test]
+fn an_object_brings_its_receipts_along_and_they_are_judged_like_any_other() {
+    let run = |sealed: &requiem_proof::Sealed| {
+        let mut run = serde_json::to_value(sealed).unwrap();
+        run["number"] = json!(1);
+        run["outcome"] = json!("Agrees");
+        run
+    };
+    let read = |runs: Value| {
+        let sealed = sealed();
+        let identity = verified().body.run.identity;
+        let object = json!({
+            "apiVersion": "requiem.dev/v1alpha1", "kind": "ProofBundle",
+            "metadata": {"namespace": identity.namespace, "name": "n"},
+            "spec": {
+                "body": sealed.body, "executionRoot": sealed.execution_root, "bundleRoot": sealed.bundle_root,
+                "executionRef": {"name": identity.name, "uid": identity.uid},
+            },
+            "status": {"replays": {"replayed": 7, "agreed": 7, "runs": runs}},
+        });
+        ProofFile::parse(object.to_string().as_bytes())
+    };
+    let (one, two) = (replay("a", |_| ()), replay("b", |_| ()));
+    let failed = json!({"number": 2, "outcome": "Failed", "reason": "InputMissing"});
+    let file = read(json!([run(&one), failed, run(&two)])).unwrap();
+    file.verify().unwrap();
+    let count = |receipts: Replays| receipts.tally(&verified()).map(|tally| (tally.replayed, tally.agreed));
+    // The status may claim what it likes: two are there.
+    assert_eq!(count(Replays::of(&verified()).and(&file.receipts)), Ok((2, 2)));
+    let mut beside = Replays::of(&verified());
+    beside.push(one.clone());
+    assert_eq!(count(beside.and(&file.receipts)), Ok((2, 2)), "one of them lies in both places");
+    let twice = read(json!([run(&one), run(&one)])).unwrap();
+    assert_eq!(count(Replays::of(&verified()).and(&twice.receipts)).unwrap_err().code(), "E_RECEIPT_TWICE");
+    for runs in
+        [json!([{"body": 7}]), json!([{"body": one.body}]), json!([{"body": one.body, "bundleRoot": "x"}])]
+    {
+        assert_eq!(read(runs).unwrap_err().code(), "E_SHAPE");
+    }
+    for nothing in [json!(null), json!({}), json!("text"), json!([])] {
+        assert_eq!(read(nothing).unwrap().receipts, []);
+    }
+}
+
+#[test]
 fn every_item_that_can_differ_is_named() {
     let one = body().execution;
     let check = |expected: &[&str], change: &dyn Fn(&mut BundleBody)| {

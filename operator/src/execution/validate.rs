@@ -4,9 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use requiem_crds::admission::Asked;
 use requiem_crds::condition::ConditionType;
-use requiem_crds::execution::{CacheMode, Publish, ReplaySpec, Retention};
+use requiem_crds::execution::{CacheMode, Publish, Retention};
 use requiem_crds::executor_pool::DedicatedPod;
 use requiem_crds::keeper::{self, cache_mode};
+use requiem_crds::replay::ReplaySpec;
 use requiem_crds::{Execution, convert};
 use requiem_model::attempt::{Identity, StartAttempt};
 use requiem_model::{ExecutionRequest, RequestDigest};
@@ -186,6 +187,17 @@ mod tests {
         assert_eq!(kept(true, never, with), (CacheMode::Never, false));
         let (refresh, keep) = (Some(CacheMode::Refresh), Some(Retention::Keep));
         assert_eq!(kept(false, refresh, keep), (CacheMode::Refresh, true));
+    }
+
+    #[test]
+    fn what_is_to_be_replayed_runs_even_if_a_tool_keeps_it() {
+        let mut object = Execution::new("n", ExecutionSpec::new(vec!["/bin/true".into()]));
+        let label = ("helm.toolkit.fluxcd.io/name".to_owned(), "release".to_owned());
+        object.metadata.labels = Some([label].into());
+        object.spec.replay = Some(ReplaySpec { count: 1, distinct_nodes: false });
+        assert_eq!(plan(&object).unwrap().cache, CacheMode::Never);
+        object.spec.cache = Some(CacheMode::Refresh);
+        assert_eq!(plan(&object).unwrap().cache, CacheMode::Refresh);
     }
 
     #[test]

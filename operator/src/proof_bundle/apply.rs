@@ -1,7 +1,8 @@
 //! Step 4: creating the bundle of an Execution, and the verdict that belongs to it.
 
 use kube::ResourceExt;
-use requiem_crds::proof_bundle::{ExecutionRef, Origin, REQUEST_LABEL, ReplaysStatus, request_label};
+use requiem_crds::proof_bundle::{ExecutionRef, Origin, REQUEST_LABEL, request_label};
+use requiem_crds::replay::ReplaysStatus;
 use requiem_crds::status::ResultReason;
 use requiem_crds::{ProofBundle, ProofBundleSpec};
 use requiem_proof::Verified;

@@ -1,6 +1,7 @@
 //! Step 1: the bundle as it is now.
 
-use requiem_crds::proof_bundle::{Origin, ReplaysStatus};
+use requiem_crds::proof_bundle::Origin;
+use requiem_crds::replay::ReplaysStatus;
 use requiem_crds::{Execution, ProofBundle};
 
 use super::is_unjudged;

@@ -3,7 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use requiem_crds::condition::{ConditionStatus, ConditionType, Reason, Wanted, conditions};
-use requiem_crds::proof_bundle::{Origin, ReplaysStatus};
+use requiem_crds::proof_bundle::Origin;
+use requiem_crds::replay::ReplaysStatus;
 use requiem_crds::{ProofBundle, ProofBundleStatus};
 
 use super::decide::Judgement;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use kube::Resource;
 use requiem_crds::condition::Reason;
-use requiem_crds::proof_bundle::{ReplayOutcome, ReplayPhase, ReplaysStatus};
-use requiem_model::attempt::AttemptState;
+use requiem_crds::replay::{ReplayOutcome, ReplayPhase, ReplaysStatus};
 
 use super::decide::{Ended, Step, lost};
 use super::memory::Place;
@@ -220,11 +219,7 @@ async fn wait(
 
 fn put(context: &Context, key: &Key, case: &Case, place: Place) -> Applied {
     let runs = match &place {
-        Place::At(endpoint, state)
-            if !matches!(**state, AttemptState::Sealed { .. } | AttemptState::Failed { .. }) =>
-        {
-            Some(endpoint.clone())
-        }
+        Place::At(endpoint, state) if !state.is_final() => Some(endpoint.clone()),
         _ => None,
     };
     if context.replays.put(key, case.number(), place) {

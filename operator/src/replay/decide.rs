@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use requiem_crds::admission;
 use requiem_crds::condition::Reason;
-use requiem_crds::proof_bundle::{ReplayOutcome, ReplayRun, ReplaysStatus};
+use requiem_crds::replay::{ReplayOutcome, ReplayRun, ReplaysStatus};
 use requiem_model::attempt::{AttemptState, SealedAttempt};
 use requiem_model::{Failure, FailureReason};
 use requiem_proof::compare::divergences;
@@ -376,7 +376,7 @@ fn clip(text: &str) -> String {
 mod tests {
     use requiem_crds::ProofBundle;
     use requiem_crds::admission::{Kind, Violation};
-    use requiem_crds::proof_bundle::ReplayPhase;
+    use requiem_crds::replay::ReplayPhase;
     use requiem_model::Outcome;
     use requiem_proof::{BundleBody, Expect, verify};
 

@@ -21,7 +21,7 @@ pub mod report;
 use std::time::{Duration, Instant};
 
 use requiem_crds::ProofBundle;
-use requiem_crds::proof_bundle::{ReplayPhase, ReplaysStatus};
+use requiem_crds::replay::{ReplayPhase, ReplaysStatus};
 
 use crate::context::{Context, kinds};
 use crate::dispatch::{DispatchError, Endpoint};
@@ -101,13 +101,14 @@ pub fn forget(context: &Context, key: &Key) {
     });
 }
 
-/// Replays as they are before the first: what the Execution of `plan` asks for, which ran on the executor called `executor`. `None` if
-/// it asks for none, or was cancelled.
+/// Replays as they are before the first: what the Execution of `plan` asks for, which ran on the executor called `executor`, by its pool
+/// or by itself. `None` if it asks for none, or was cancelled.
 pub fn wanted(context: &Context, plan: &Plan, executor: Option<&str>) -> Option<ReplaysStatus> {
     let wish = plan.replay.filter(|_| !plan.cancel)?;
     let roster = context.fleet.roster(&plan.pool);
     let posts = roster.as_deref().map_or(&[][..], Roster::posts);
-    let post = posts.iter().find(|post| Some(post.endpoint.name.as_str()) == executor);
+    let post = executor.and_then(|executor| first_at(posts, executor));
+    let executor = post.map(|post| post.endpoint.name.as_str()).or(executor);
     Some(ReplaysStatus {
         phase: ReplayPhase::Running,
         wanted: wish.count,
@@ -116,7 +117,7 @@ pub fn wanted(context: &Context, plan: &Plan, executor: Option<&str>) -> Option<
         agreed: 0,
         first_divergence: None,
         executor: executor.map(str::to_owned),
-        node: post.and_then(|post: &Post| post.node.clone()),
+        node: post.and_then(|post| post.node.clone()),
         runs: Vec::new(),
     })
 }
@@ -126,7 +127,15 @@ pub fn uid(bundle: &str, number: u32) -> String {
     format!("{bundle}-replay-{number}")
 }
 
-/// The executors that have the attempts of `runs` by their names, as far as they are there.
+/// Where the first run took place. In a pod an executor knows itself by the pod's name alone, which a pool continues with its UID.
+fn first_at<'a>(posts: &'a [Post], executor: &str) -> Option<&'a Post> {
+    let continues =
+        |post: &&Post| post.endpoint.name.strip_prefix(executor).is_some_and(|rest| rest.starts_with('-'));
+    let same = posts.iter().find(|post| post.endpoint.name == executor);
+    same.or_else(|| posts.iter().filter(|post| post.node.is_some()).find(continues))
+}
+
+/// Where the executor called so is, if it is there.
 fn post_of<'a>(posts: &'a [Post], executor: &str) -> Option<&'a Endpoint> {
     posts.iter().map(|post| &post.endpoint).find(|endpoint| endpoint.name == executor)
 }

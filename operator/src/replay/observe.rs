@@ -1,6 +1,6 @@
 //! Steps 1 and 2: bundle and Execution as they are now, and the plan of the replay that is next.
 
-use requiem_crds::proof_bundle::{ReplayPhase, ReplaysStatus};
+use requiem_crds::replay::{ReplayPhase, ReplaysStatus};
 use requiem_crds::{Execution, ProofBundle};
 use requiem_proof::{Expect, Verified, verify};
 

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use requiem_crds::condition::{ConditionStatus, ConditionType, Reason, Wanted, conditions};
-use requiem_crds::proof_bundle::{ReplayPhase, ReplayRun, ReplaysStatus};
+use requiem_crds::replay::{ReplayPhase, ReplayRun, ReplaysStatus};
 use requiem_crds::{ProofBundle, ProofBundleStatus};
 use requiem_proof::replays::{self, Replays, Tally};
 use requiem_proof::{Sealed, Verified};
