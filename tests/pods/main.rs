@@ -8,7 +8,6 @@ mod nodes;
 mod payloads;
 mod plugin;
 mod pools;
-mod replays;
 mod site;
 mod tiers;
 mod values;
