@@ -34,7 +34,8 @@ async fn replayed(bed: &Bed, name: &str, spec: Value) -> Result<(ProofBundle, Co
 
 /// The two commands that docs/operator.md shows, about this bundle; what the second one prints.
 fn as_the_page_says(bed: &Bed, name: &str) -> Result<Output, Failure> {
-    let page = std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/operator.md"))?;
+    let page =
+        std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/operator.md"))?;
     let script = [
         "kubectl wait --for=condition=Replayed proofbundle/NAME",
         "kubectl get proofbundle NAME -o json | requiem proof verify - --require replayed=2",
