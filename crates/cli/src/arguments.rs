@@ -9,6 +9,7 @@ use requiem_model::{BlobDigest, RelPath};
 
 use crate::bench_arguments::Bench;
 use crate::cas_arguments::{CasGc, CasInfo, CasLs, CasPin, CasStats, CasVerify};
+use crate::replacement_arguments::ValidateReplacement;
 use crate::verdict::Requirement;
 
 /// Run commands in a sandbox that proves itself, store bytes by digest, verify proofs.
@@ -50,6 +51,10 @@ pub(crate) enum Command {
     /// Measure commands in the sandbox, and say whether they have become slower.
     #[command(subcommand)]
     Bench(Bench),
+    /// Say whether an engine may take the place of another: both run a corpus, and are compared.
+    ///
+    /// Exit codes: 0 ready, 1 not ready, 2 unusable: corpus, machine or primary are to be mended first.
+    ValidateReplacement(ValidateReplacement),
     /// Say what this machine can do: versions, sandbox layers by a real probe, the store.
     Health(StoreArguments),
     /// Look for what is wrong with this machine, its store and a cluster, and say what to do.

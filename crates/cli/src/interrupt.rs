@@ -1,7 +1,7 @@
 //! Ctrl-C and its kin: what is under way is told to end in good order, and the exit code names the signal.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io, thread};
 
 use requiem_executor::engine::EngineError;
@@ -18,6 +18,8 @@ use crate::sandbox;
 pub(crate) struct Interrupt {
     cancel: Cancel,
     came: Arc<AtomicU8>,
+    /// What the first signal cancels.
+    current: Arc<Mutex<Cancel>>,
 }
 
 impl Interrupt {
@@ -25,9 +27,21 @@ impl Interrupt {
     /// is left to hear it.
     pub(crate) fn watch() -> Result<Self, CommandError> {
         let cancel = sandbox::cancel()?;
-        let theirs = cancel.clone();
-        let came = watch(move || theirs.cancel())?;
-        Ok(Self { cancel, came })
+        let current = Arc::new(Mutex::new(cancel.clone()));
+        let theirs = Arc::clone(&current);
+        let came = watch(move || theirs.lock().unwrap_or_else(PoisonError::into_inner).cancel())?;
+        Ok(Self { cancel, came, current })
+    }
+
+    /// For the next of several runs: signals cancel it from now on, and no longer the one before. One that came already has.
+    pub(crate) fn next_run(&self) -> Result<Self, CommandError> {
+        let (cancel, came, current) = (sandbox::cancel()?, Arc::clone(&self.came), Arc::clone(&self.current));
+        *current.lock().unwrap_or_else(PoisonError::into_inner) = cancel.clone();
+        // A signal notes itself before it cancels: it is seen here, or it sees what was put there.
+        if came.load(Ordering::SeqCst) > 0 {
+            cancel.cancel();
+        }
+        Ok(Self { cancel, came, current })
     }
 
     /// What cancels the run.

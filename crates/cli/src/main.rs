@@ -29,6 +29,8 @@ mod proof_store;
 mod proof_text;
 mod random;
 mod reference;
+mod replacement;
+mod replacement_arguments;
 mod report;
 mod request_schema;
 mod result;

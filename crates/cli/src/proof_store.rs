@@ -6,8 +6,8 @@ use std::path::Path;
 
 use requiem_cas::{BlobReader, Node, StoreError, TenantStore};
 use requiem_model::request::InputSource;
-use requiem_model::result::OutputContent;
-use requiem_model::{BlobDigest, TreeDigest};
+use requiem_model::result::{OutputContent, RunResult};
+use requiem_model::{BlobDigest, ExecutionRequest, TreeDigest};
 use requiem_proof::Verified;
 
 use crate::error::CommandError;
@@ -33,38 +33,62 @@ pub(crate) fn check(verified: &Verified, cas: &Path, tenant: &str) -> Result<u64
         return Err(CommandError::unusable("NoStore", message, "name the folder of a store with --cas DIR"));
     }
     let objects = store::open(Some(cas), tenant)?;
-    let mut look = Look { objects: &objects, blobs: BTreeMap::new(), trees: BTreeMap::new() };
-    let (request, result) = (&verified.body.execution.request, &verified.body.execution.result);
-    for input in &request.inputs {
-        let named = |error| missing(&format!("input {}", input.path), error);
-        match &input.source {
-            InputSource::Blob { digest, .. } => look.blob(digest).map(drop).map_err(named)?,
-            InputSource::Tree { digest } => look.tree(digest, 0).map(drop).map_err(named)?,
-        }
-    }
-    if let Some(digest) = &request.stdin {
-        look.blob(digest).map_err(|error| missing("stdin", error))?;
-    }
-    for (name, stream) in [("stdout", &result.stdout), ("stderr", &result.stderr)] {
-        let bytes = look.blob(&stream.digest).map_err(|error| missing(name, error))?;
-        same(name, (bytes, 0), (stream.bytes, 0))?;
-    }
-    for output in &result.outputs {
-        let name = format!("output {}", output.path);
-        let named = |error| missing(&name, error);
-        match &output.content {
-            OutputContent::Blob { digest, bytes, .. } => {
-                same(&name, (look.blob(digest).map_err(named)?, 0), (*bytes, 0))?
-            }
-            OutputContent::Tree { digest, bytes, entries } => {
-                same(&name, look.tree(digest, 0).map_err(named)?, (*bytes, *entries))?;
-            }
-        }
-    }
-    Ok((look.blobs.len() + look.trees.len()) as u64)
+    let mut look = Look::into(&objects);
+    look.inputs(&verified.body.execution.request)?;
+    look.results(&verified.body.execution.result)?;
+    Ok(look.count())
 }
 
-impl Look<'_> {
+/// Reads every object that came out of a run and gives back how many there are.
+pub(crate) fn check_results(verified: &Verified, results: &TenantStore) -> Result<u64, CommandError> {
+    let mut look = Look::into(results);
+    look.results(&verified.body.execution.result)?;
+    Ok(look.count())
+}
+
+impl<'a> Look<'a> {
+    const fn into(objects: &'a TenantStore) -> Self {
+        Self { objects, blobs: BTreeMap::new(), trees: BTreeMap::new() }
+    }
+
+    fn count(&self) -> u64 {
+        (self.blobs.len() + self.trees.len()) as u64
+    }
+
+    fn inputs(&mut self, request: &ExecutionRequest) -> Result<(), CommandError> {
+        for input in &request.inputs {
+            let named = |error| missing(&format!("input {}", input.path), error);
+            match &input.source {
+                InputSource::Blob { digest, .. } => self.blob(digest).map(drop).map_err(named)?,
+                InputSource::Tree { digest } => self.tree(digest, 0).map(drop).map_err(named)?,
+            }
+        }
+        if let Some(digest) = &request.stdin {
+            self.blob(digest).map_err(|error| missing("stdin", error))?;
+        }
+        Ok(())
+    }
+
+    fn results(&mut self, result: &RunResult) -> Result<(), CommandError> {
+        for (name, stream) in [("stdout", &result.stdout), ("stderr", &result.stderr)] {
+            let bytes = self.blob(&stream.digest).map_err(|error| missing(name, error))?;
+            same(name, (bytes, 0), (stream.bytes, 0))?;
+        }
+        for output in &result.outputs {
+            let name = format!("output {}", output.path);
+            let named = |error| missing(&name, error);
+            match &output.content {
+                OutputContent::Blob { digest, bytes, .. } => {
+                    same(&name, (self.blob(digest).map_err(named)?, 0), (*bytes, 0))?
+                }
+                OutputContent::Tree { digest, bytes, entries } => {
+                    same(&name, self.tree(digest, 0).map_err(named)?, (*bytes, *entries))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn blob(&mut self, digest: &BlobDigest) -> Result<u64, StoreError> {
         if let Some(bytes) = self.blobs.get(digest.as_bytes()) {
             return Ok(*bytes);

@@ -30,7 +30,7 @@ use crate::{schema, store};
 /// Which form the document of a trial has.
 const SCHEMA: &str = "requiem-diff/1";
 /// How much longer than the request's own limit a candidate may take if nothing else was said.
-const GRACE: Duration = Duration::from_secs(15);
+pub(crate) const GRACE: Duration = Duration::from_secs(15);
 
 /// A trial to be made.
 #[derive(Debug)]
@@ -208,18 +208,23 @@ impl Trial {
         });
         match (ran, late) {
             (Ok(Ran { verified, .. }), _) => Ok(verified),
-            (Err(_), true) => Err(CommandError::unusable(
-                "E_ENGINE_DEADLINE",
-                format!("the candidate came to no end within {deadline:?}, and was ended"),
-                "see why it hangs, or give it longer with --candidate-deadline",
-            )),
+            (Err(_), true) => Err(ended(deadline)),
             (Err(error), false) => Err(error),
         }
     }
 }
 
+/// The error of a candidate that was not done in time.
+pub(crate) fn ended(deadline: Duration) -> CommandError {
+    CommandError::unusable(
+        "E_ENGINE_DEADLINE",
+        format!("the candidate came to no end within {deadline:?}, and was ended"),
+        "see why it hangs, or give it longer with --candidate-deadline",
+    )
+}
+
 /// Works, and cancels what is under way once the deadline has passed; says whether it has.
-fn within<T>(deadline: Duration, interrupt: &Interrupt, work: impl FnOnce() -> T) -> (T, bool) {
+pub(crate) fn within<T>(deadline: Duration, interrupt: &Interrupt, work: impl FnOnce() -> T) -> (T, bool) {
     let (running, watched) = channel::<()>();
     let cancel = interrupt.cancel().clone();
     let watch = thread::spawn(move || {
@@ -244,12 +249,12 @@ fn without_requirements(mut request: ExecutionRequest) -> ExecutionRequest {
     request
 }
 
-const fn seen(run: &Verified) -> Seen<'_> {
+pub(crate) const fn seen(run: &Verified) -> Seen<'_> {
     let claims = &run.body.run;
     Seen { result: &run.body.execution.result, sandbox: &claims.sandbox, wall_us: claims.usage.wall_us }
 }
 
-fn counts(mismatches: &[Mismatch]) -> BTreeMap<&'static str, u64> {
+pub(crate) fn counts(mismatches: &[Mismatch]) -> BTreeMap<&'static str, u64> {
     dual::counts(mismatches)
         .into_iter()
         .map(|(category, count)| (Category::as_str(category), count))

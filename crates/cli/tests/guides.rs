@@ -18,5 +18,5 @@ fn engines() {
 #[test]
 fn a_cut_over() {
     let followed = follow(&Desk::new(), "docs/dual-run.md");
-    assert!(followed.scripts >= 4 && followed.lines >= 12, "{followed:?}");
+    assert!(followed.scripts >= 8 && followed.lines >= 25, "{followed:?}");
 }

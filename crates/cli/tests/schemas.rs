@@ -204,6 +204,16 @@ fn trials(it: &mut Judged) {
         assert_eq!(judge(&closed(&it.schemas["exec-diff"]), &diff), None, "{diff:#}");
     }
     it.seen.insert("exec-diff".to_owned());
+    std::fs::create_dir(it.desk.path("corpus")).unwrap();
+    std::fs::copy(it.desk.path("trial.json"), it.desk.path("corpus/trial.json")).unwrap();
+    let validate = |engine, candidate| {
+        let corpus = ["--corpus", "corpus", "--repeats", "2", "--timing-floor", "60000"];
+        [&["validate-replacement", "--engine", engine, "--candidate", candidate][..], &corpus].concat()
+    };
+    it.check("validate-replacement", 0, &validate("rust", "rust"));
+    it.check("validate-replacement", 1, &validate("requiem", "rust"));
+    it.desk.write("corpus/trial.json", json!({"command": "true"}).to_string());
+    it.check("validate-replacement", 2, &validate("rust", "rust"));
 }
 
 fn benchmarks(it: &mut Judged) {

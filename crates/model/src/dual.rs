@@ -105,8 +105,8 @@ pub fn compare(primary: Seen<'_>, candidate: Seen<'_>, tolerance: Tolerance) -> 
     };
     let (one, other) = (primary.result, candidate.result);
     differs(Category::ExitCodeMismatch, "exit", one.outcome.to_string(), other.outcome.to_string());
-    differs(Category::StdoutMismatch, "stdout", stream(&one.stdout), stream(&other.stdout));
-    differs(Category::StderrMismatch, "stderr", stream(&one.stderr), stream(&other.stderr));
+    differs(Category::StdoutMismatch, "stdout", stream_in_words(&one.stdout), stream_in_words(&other.stdout));
+    differs(Category::StderrMismatch, "stderr", stream_in_words(&one.stderr), stream_in_words(&other.stderr));
     for (item, one, other) in of_sandbox(primary.sandbox, candidate.sandbox) {
         differs(Category::SandboxDiff, &item, one, other);
     }
@@ -147,7 +147,7 @@ pub fn of_sandbox(one: &SandboxReport, other: &SandboxReport) -> Vec<(String, St
 fn of_outputs(one: &RunResult, other: &RunResult) -> Vec<Mismatch> {
     let content = |result: &RunResult, path: &RelPath| {
         let found = result.outputs.iter().find(|output| output.path == *path);
-        found.map_or_else(|| "missing".to_owned(), |output| told(&output.content))
+        found.map_or_else(|| "missing".to_owned(), |output| output_in_words(&output.content))
     };
     let mut paths: Vec<&RelPath> =
         one.outputs.iter().chain(&other.outputs).map(|output| &output.path).collect();
@@ -162,7 +162,8 @@ fn of_outputs(one: &RunResult, other: &RunResult) -> Vec<Mismatch> {
     rows.filter(|row| row.primary != row.candidate).collect()
 }
 
-fn told(content: &OutputContent) -> String {
+/// An output as mismatches tell it.
+pub fn output_in_words(content: &OutputContent) -> String {
     match content {
         OutputContent::Blob { digest, executable: true, .. } => format!("{digest} executable"),
         OutputContent::Blob { digest, .. } => digest.to_string(),
@@ -170,7 +171,8 @@ fn told(content: &OutputContent) -> String {
     }
 }
 
-fn stream(stream: &Stream) -> String {
+/// A stream as mismatches tell it.
+pub fn stream_in_words(stream: &Stream) -> String {
     if stream.truncated { format!("{} truncated", stream.digest) } else { stream.digest.to_string() }
 }
 

@@ -30,6 +30,7 @@ pub(crate) mod proof_verify;
 mod sandbox_explain;
 mod sandbox_probe;
 mod schema;
+mod validate_replacement;
 mod version;
 
 use crate::arguments::{Cas, Command, Digest, Drift, Exec, Policy, Proof, Sandbox};
@@ -61,6 +62,7 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<Report, CommandError>
         Command::Digest(Digest::File(arguments)) => digest::file(arguments),
         Command::Digest(Digest::Verify(arguments)) => digest::verify(arguments),
         Command::Proof(Proof::Verify(arguments)) => proof_verify::run(arguments),
+        Command::ValidateReplacement(arguments) => validate_replacement::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Drift(Drift::Analyze(arguments)) => drift_analyze::run(arguments),

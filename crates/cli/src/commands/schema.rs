@@ -9,13 +9,14 @@ use serde_json::{Map, Value};
 use super::{
     bench_compare, bench_gate, cas_gc, cas_get, cas_info, cas_ls, cas_pin, cas_put, cas_stats, cas_verify,
     completions, digest, doctor, drift_analyze, exec_apply, exec_explain, exec_replay, health, man,
-    policy_check, proof_generate, proof_prove, proof_show, proof_sign, proof_verify, sandbox_explain,
-    sandbox_probe, version,
+    policy_check, proof_generate, proof_prove, proof_show, proof_sign, proof_verify,
+    sandbox_explain, sandbox_probe, version,
 };
 use crate::arguments::SchemaArguments;
 use crate::bench::document::ResultDocument;
 use crate::bench::spec;
 use crate::error::{CommandError, Refusal};
+use crate::replacement::report::Readiness;
 use crate::report::Report;
 use crate::result::RunDocument;
 use crate::schema::{either, of};
@@ -55,6 +56,7 @@ const DOCUMENTS: &[Entry] = &[
         "the verdict about a bundle, or about one output",
         either::<proof_verify::Verdict<'_>, proof_verify::OutputVerdict<'_>>,
     ),
+    ("validate-replacement", "whether an engine may take the place of another, and why", of::<Readiness>),
     ("health", "what this machine can do", of::<health::Health>),
     ("doctor", "what was looked at, and what is wrong with it", of::<doctor::Diagnosis>),
     ("drift-analyze", "runs that were compared, and where they differ", of::<drift_analyze::Drift>),
