@@ -7,6 +7,7 @@ use std::process::Command;
 
 use page::Place;
 use requiem_tests::{PROGRAMS, setting};
+use requiem_xtask::suites::NODE_MODULES_VARIABLE;
 use serde_json::json;
 
 use crate::python::{here, interpreter};
@@ -15,7 +16,7 @@ use crate::python::{here, interpreter};
 fn the_page_for_auditors() {
     let folder = tempfile::tempdir().unwrap();
     let desk = folder.path();
-    // What an auditor is given: a proof signed by two keys, their public halves, one output, and its proof.
+    // What an auditor is given: a proof signed by two keys, their public halves, one of the signatures by itself, one output, and its proof.
     let request = json!({
         "command": "/bin/sh", "argv": ["-c", "echo 42 > report.txt"], "outputs": ["report.txt"],
         "policy": {"layers": {"cgroup": "preferred", "cgroupNamespace": "preferred", "landlock": "preferred"}},
@@ -32,6 +33,8 @@ fn the_page_for_auditors() {
         requiem proof sign proof.json --signer \"$SIGNERS/openssl\" --signer-arg \"$PWD/made/keys\"
         requiem proof sign proof.json --signer \"$SIGNERS/ssh-keygen\" --signer-arg \"$PWD/made/ssh\"
         requiem proof prove proof.json --output report.txt --out one.json
+        python3 -c 'import json; print(json.dumps({\"schema\": \"requiem-trust/1\", \"keys\": [{\"name\": \"alice\", \"keyId\": \"alice\", \"algorithm\": \"ed25519\", \"publicKey\": open(\"alice.pub\").read()}]}))' > made/trust.json
+        requiem proof export proof.json --trust made/trust.json --out alice.sigstore.json --artifact artifact
         echo 42 > report.txt";
     let mut shell = Command::new("sh");
     let path = format!("{}:{}", setting(PROGRAMS).unwrap().display(), std::env::var("PATH").unwrap());
@@ -40,14 +43,15 @@ fn the_page_for_auditors() {
     let output = shell.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     std::fs::copy(here().join("verify.py"), desk.join("verify.py")).unwrap();
+    std::fs::copy(here().join("sigstore/judge.cjs"), desk.join("judge.cjs")).unwrap();
     // The interpreter that has the package goes by the name that the page uses.
     let programs = tempfile::tempdir().unwrap();
     let python3 = format!("#!/bin/sh\nexec '{}' \"$@\"\n", interpreter().display());
     std::fs::write(programs.path().join("python3"), python3).unwrap();
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(programs.path().join("python3"), executable).unwrap();
-    let place =
-        Place { folder: desk.to_owned(), programs: vec![programs.path().to_owned()], variables: Vec::new() };
+    let variables = vec![("NODE_PATH", setting(NODE_MODULES_VARIABLE).unwrap())];
+    let place = Place { folder: desk.to_owned(), programs: vec![programs.path().to_owned()], variables };
     let followed = place.follow(&here().join("../../docs/auditor.md"));
-    assert!(followed.scripts >= 6 && followed.lines >= 7, "{followed:?}");
+    assert!(followed.scripts >= 8 && followed.lines >= 9, "{followed:?}");
 }

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use crate::python::{here, interpreter};
 
-struct Desk {
+pub(crate) struct Desk {
     folder: tempfile::TempDir,
 }
 
 impl Desk {
     /// A bundle of the vectors, signed by an Ed25519 and a P-256 key of openssl.
-    fn signed() -> Self {
+    pub(crate) fn signed() -> Self {
         let desk = Self { folder: tempfile::tempdir().unwrap() };
         let vector = here().join("../../crates/proof/tests/vectors/bundle.json");
         let vector: Value = serde_json::from_slice(&std::fs::read(vector).unwrap()).unwrap();
@@ -44,11 +44,11 @@ impl Desk {
         desk
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
 
@@ -60,7 +60,7 @@ impl Desk {
         Command::new(program.as_ref()).args(arguments).current_dir(self.folder.path()).output().unwrap()
     }
 
-    fn must(&self, program: &str, arguments: &[&str]) {
+    pub(crate) fn must(&self, program: &str, arguments: &[&str]) {
         let output = self.run(program, arguments);
         assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
     }

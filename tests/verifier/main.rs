@@ -16,6 +16,7 @@ mod docs;
 mod interop;
 mod python;
 mod runs;
+mod sigstore;
 mod vectors;
 
 pub(crate) use python::second_opinion;

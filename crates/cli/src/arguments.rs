@@ -9,6 +9,7 @@ use requiem_model::{BlobDigest, RelPath};
 
 use crate::bench_arguments::Bench;
 use crate::cas_arguments::{CasGc, CasInfo, CasLs, CasPin, CasStats, CasVerify};
+use crate::commands::Format;
 use crate::replacement_arguments::ValidateReplacement;
 use crate::verdict::Requirement;
 
@@ -143,6 +144,8 @@ pub(crate) enum Proof {
     Prove(ProofProve),
     /// Have a signer sign a bundle.
     Sign(ProofSign),
+    /// Write one signature of a bundle in the form of others, for programs that know nothing of ours.
+    Export(ProofExport),
     /// Recompute both roots of a bundle and check that its facts agree; judge signatures, receipts and a store.
     Verify(ProofVerify),
 }
@@ -359,6 +362,27 @@ pub(crate) struct ProofSign {
     /// How long the signer may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) deadline_seconds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofExport {
+    /// A proof file, or a ProofBundle from `kubectl get proofbundle NAME -o json`; - reads standard input.
+    pub(crate) file: PathBuf,
+    /// In which form.
+    #[arg(long, value_name = "FORMAT", default_value = "sigstore")]
+    pub(crate) format: Format,
+    /// The trust file by which signatures count; one that does not is not exported.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust: PathBuf,
+    /// Whose signature, by the name in the trust file [default: the only one that has this form].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<String>,
+    /// Write the exported signature to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Write the artifact that it is about, the bytes of the body, to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) artifact: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! Whether a signature is a key's. The only cryptography besides BLAKE3, and only here: `ring`, which TLS brings along.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use requiem_proof::envelope::Bound;
 use requiem_proof::trust::{Algorithm, KeyMaterial, SSH_NAMESPACE, TrustedKey};
 use ring::digest::{SHA256, SHA512, digest};
@@ -8,6 +10,11 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey};
 /// SHA-256 in hexadecimal, by which tools that do not know BLAKE3 find a bundle.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 in base64, by which tools name keys.
+pub(crate) fn sha256_base64(bytes: &[u8]) -> String {
+    STANDARD.encode(digest(&SHA256, bytes))
 }
 
 /// Whether `key` made a signature of an envelope.

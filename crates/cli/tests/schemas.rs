@@ -172,6 +172,7 @@ fn every_output_is_what_its_schema_says() {
     assert_eq!(it.seen, it.schemas.keys().cloned().collect(), "a schema whose document nobody has seen");
 }
 
+/// A signature, and what is handed on of it.
 fn signatures(it: &mut Judged) {
     let keys = it.desk.path("keys").display().to_string();
     std::fs::create_dir(&keys).unwrap();
@@ -181,7 +182,11 @@ fn signatures(it: &mut Judged) {
     assert!(made.status.success(), "{made:?}");
     let signer = repository("config/signers/openssl").canonicalize().unwrap().display().to_string();
     let sign = ["proof", "sign", "proof.json", "--signer", &signer, "--signer-arg", &keys, "--key", "alice"];
-    it.check("proof-sign", 0, &sign);
+    let public_key = it.check("proof-sign", 0, &sign)["public_key"].clone();
+    let key = json!({"name": "alice", "keyId": "alice", "algorithm": "ed25519", "publicKey": public_key});
+    it.desk.write("trust.json", json!({"schema": "requiem-trust/1", "keys": [key]}).to_string());
+    let export = ["proof", "export", "proof.json", "--trust", "trust.json", "--out", "exported.json"];
+    it.check("proof-export", 0, &export);
 }
 
 /// Documents that are written and not printed: of every verdict one.

@@ -460,3 +460,58 @@ fn a_signer_is_a_file_that_only_its_owner_changes() {
     std::fs::set_permissions(&good, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(code(good.to_str().unwrap()), "E_PLUGIN_PROGRAM", "not executable");
 }
+
+/// What is exported is one signature that counts, and says which key to verify it with. Nothing else is exported, and then no file is written.
+#[test]
+fn one_signature_is_exported_for_programs_of_others() {
+    let office = Office::signed(3);
+    let export = |file: &str, more: &[&str]| {
+        let export = ["proof", "export", file, "--trust", "trust.json", "--out", "exported.json", "--json"];
+        let said = office.desk.requiem(&[&export[..], more].concat());
+        let written = office.desk.path("exported.json");
+        let bundle =
+            std::fs::read(&written).ok().map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap());
+        assert_eq!(said.code == 0, bundle.is_some(), "{said:?}");
+        let _gone = std::fs::remove_file(written);
+        (said, bundle)
+    };
+    let (said, bundle) = export("proof.json", &["--key", "bob", "--artifact", "artifact"]);
+    let (document, bundle, proof) = (said.json(), bundle.unwrap(), office.proof());
+    assert_eq!(bundle["mediaType"], "application/vnd.dev.sigstore.bundle.v0.3+json");
+    let (theirs, ours) = (&bundle["dsseEnvelope"], &proof["envelopes"][0]);
+    assert_eq!((&theirs["payload"], &theirs["payloadType"]), (&ours["payload"], &ours["payloadType"]));
+    assert_eq!(theirs["signatures"], json!([{"sig": ours["signatures"][1]["sig"]}]));
+    assert_eq!(bundle["verificationMaterial"], json!({"publicKey": {"hint": document["hint"]}}));
+    assert_eq!(office.desk.read("artifact"), proof["body"].as_str().unwrap());
+    // The digests that it names are those that openssl makes.
+    let script = "openssl pkey -in keys/bob.pem -pubout -outform DER | openssl dgst -sha256 -binary | openssl base64 -A; echo; \
+                  openssl dgst -sha256 -r artifact | cut -d' ' -f1";
+    let made = Command::new("sh").args(["-euc", script]).current_dir(office.desk.path(".")).output().unwrap();
+    let expected = format!(
+        "{}\n{}\n",
+        document["hint"].as_str().unwrap(),
+        document["artifact_sha256"].as_str().unwrap()
+    );
+    assert_eq!(String::from_utf8(made.stdout).unwrap(), expected);
+    let refused = |file: &str, more: &[&str], code: i32, error: &str| {
+        let (said, bundle) = export(file, more);
+        assert_eq!((said.code, &said.json()["error_code"], bundle), (code, &json!(error), None), "{said:?}");
+    };
+    refused("proof.json", &[], 2, "Usage");
+    refused("proof.json", &["--key", "carol"], 2, "E_FORMAT");
+    refused("proof.json", &["--key", "mallory"], 2, "E_UNSIGNED");
+    let mut forged = proof.clone();
+    forged["envelopes"][0]["signatures"][0]["sig"] = proof["envelopes"][0]["signatures"][1]["sig"].clone();
+    forged["envelopes"][0]["signatures"][1]["sig"] = proof["envelopes"][0]["signatures"][0]["sig"].clone();
+    office.desk.write("forged.json", forged.to_string());
+    refused("forged.json", &["--key", "bob"], 1, "E_SIGNATURE");
+    let mut alone = proof;
+    alone["envelopes"][0]["signatures"].as_array_mut().unwrap().truncate(1);
+    office.desk.write("alone.json", alone.to_string());
+    refused("alone.json", &["--key", "alice"], 1, "E_THRESHOLD");
+    // Of one that counts, nobody need say which.
+    let mut trust: Value = serde_json::from_str(&office.desk.read("trust.json")).unwrap();
+    trust["threshold"] = json!(1);
+    office.desk.write("trust.json", trust.to_string());
+    assert_eq!(export("alone.json", &[]).0.json()["key"], "alice");
+}

@@ -20,6 +20,7 @@
 //! | files that carry a bundle, or one output | [`file`](mod@file), [`alone`] |
 //! | what was signed, and whose signatures count | [`envelope`], [`trust`] |
 //! | what a signer is asked and answers | [`signer`] |
+//! | a signature in the form of others | [`sigstore`] |
 //! | the same request run again | [`compare`], [`replays`] |
 //! | JSON that others wrote | [`json`] |
 
@@ -35,6 +36,7 @@ pub mod leaves;
 pub mod replays;
 pub mod rules;
 pub mod signer;
+pub mod sigstore;
 pub mod time;
 pub mod tree;
 pub mod trust;

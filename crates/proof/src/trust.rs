@@ -315,14 +315,27 @@ impl KeyEntry {
     }
 }
 
-/// Reads a public key in PEM: SubjectPublicKeyInfo of Ed25519 (RFC 8410) or of an uncompressed point on P-256 (RFC 5480). Both
-/// have constant bytes in front of the key.
+/// What stands before the key in a SubjectPublicKeyInfo of Ed25519 (RFC 8410).
+const ED25519: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// Likewise of an uncompressed point on P-256 (RFC 5480).
+const P256: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+impl KeyMaterial {
+    /// The key as a SubjectPublicKeyInfo in DER: what stands in its PEM.
+    pub fn to_der(&self) -> Vec<u8> {
+        match self {
+            Self::Ed25519(point) => [ED25519, point].concat(),
+            Self::P256(point) => [P256, point].concat(),
+        }
+    }
+}
+
+/// Reads a public key in PEM: SubjectPublicKeyInfo of Ed25519 or of an uncompressed point on P-256. Both have constant bytes in front
+/// of the key.
 pub fn from_pem(text: &str) -> Option<KeyMaterial> {
-    const ED25519: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-    const P256: &[u8] = &[
-        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-        0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-    ];
     let inner =
         text.trim().strip_prefix("-----BEGIN PUBLIC KEY-----")?.strip_suffix("-----END PUBLIC KEY-----")?;
     let inner: String = inner.split_ascii_whitespace().collect();

@@ -28,6 +28,7 @@ pub mod demo;
 pub mod error;
 pub mod generate;
 pub mod images;
+pub mod node;
 pub mod oci;
 pub mod packages;
 pub mod paths;

@@ -22,8 +22,8 @@ pub enum Needs {
     Nothing,
     /// User namespaces and cgroups.
     Sandbox,
-    /// Those, the built programs, and Python with packages that judge what they make.
-    Python,
+    /// Those, the built programs, and programs of others that judge what they make: Python and Node.js with packages, a Go module.
+    Verifiers,
     /// Programs that write manifests, and those that judge them; no cluster.
     Judges,
     /// User namespaces and cgroups, a control plane, and the built programs.
@@ -38,7 +38,8 @@ impl Needs {
     /// The programs from Go modules that are used on the way, in the order of need.
     pub const fn tools(self) -> &'static [&'static Family] {
         match self {
-            Self::Nothing | Self::Sandbox | Self::Python => &[],
+            Self::Nothing | Self::Sandbox => &[],
+            Self::Verifiers => tools::VERIFIERS,
             Self::Judges => tools::JUDGES,
             Self::Cluster => tools::CLUSTER,
             Self::Monitoring => tools::MONITORING,
@@ -51,8 +52,12 @@ impl Needs {
 pub const KUBECONFIG_VARIABLE: &str = "REQUIEM_TEST_KUBECONFIG";
 /// The folder of the built programs that the same suites get.
 pub const PROGRAMS_VARIABLE: &str = "REQUIEM_TEST_PROGRAMS";
-/// The Python that suites with [`Needs::Python`] get, beside the programs.
+/// The Python that suites with [`Needs::Verifiers`] get, beside the programs.
 pub const PYTHON_VARIABLE: &str = "REQUIEM_TEST_PYTHON";
+/// The folder of Node.js packages that the same suites get.
+pub const NODE_MODULES_VARIABLE: &str = "REQUIEM_TEST_NODE_MODULES";
+/// What judges Sigstore bundles by sigstore-go, for the same suites.
+pub const SIGSTORE_VARIABLE: &str = "REQUIEM_TEST_SIGSTORE";
 
 /// The name of the cluster that suites with [`Needs::Nodes`] get.
 pub const CLUSTER_VARIABLE: &str = "REQUIEM_TEST_CLUSTER";
@@ -106,9 +111,9 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "verifier",
-        covers: "a verifier in another language, written from docs/format alone, agrees on every vector, bundle and attack",
+        covers: "a verifier in another language agrees on every vector, bundle and attack; signatures judged by programs of others",
         cargo: &["test", "--workspace", "--test", "verifier", "--no-fail-fast"],
-        needs: Needs::Python,
+        needs: Needs::Verifiers,
     },
     Suite {
         name: "images",

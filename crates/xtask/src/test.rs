@@ -15,11 +15,11 @@ use crate::cluster::{self, Access, Ephemeral, Shape};
 use crate::process::Background;
 use crate::progress::{Step, print, say};
 use crate::suites::{
-    CLUSTER_VARIABLE, KUBECONFIG_VARIABLE, Needs, PROGRAMS_VARIABLE, PYTHON_VARIABLE, SUITES, Suite,
-    XTASK_VARIABLE,
+    CLUSTER_VARIABLE, KUBECONFIG_VARIABLE, NODE_MODULES_VARIABLE, Needs, PROGRAMS_VARIABLE, PYTHON_VARIABLE,
+    SIGSTORE_VARIABLE, SUITES, Suite, XTASK_VARIABLE,
 };
 use crate::tools::{self, Family};
-use crate::{Error, Result, cargo, images, prerequisites, python};
+use crate::{Error, Result, cargo, images, node, prerequisites, python};
 
 /// How long a suite may say nothing before it counts as stuck. The longest silence is that of a build.
 const SILENCE: Duration = Duration::from_secs(20 * 60);
@@ -67,7 +67,7 @@ struct Setting {
 struct Settings {
     plane: Option<Setting>,
     nodes: Option<Setting>,
-    python: Option<Setting>,
+    verifiers: Option<Setting>,
 }
 
 /// The suites of this run, and why others are not among them.
@@ -138,8 +138,9 @@ fn check(chosen: &[&Suite]) -> Result<()> {
     if chosen.iter().any(|suite| suite.needs != Needs::Nothing) {
         prerequisites::sandbox()?;
     }
-    if chosen.iter().any(|suite| suite.needs == Needs::Python) {
+    if chosen.iter().any(|suite| suite.needs == Needs::Verifiers) {
         python::interpreter()?;
+        node::modules()?;
     }
     Ok(())
 }
@@ -155,18 +156,18 @@ impl Settings {
                 self.plane = Some(Setting::plane(context)?);
             }
             Needs::Nodes if self.nodes.is_none() => self.nodes = Some(Setting::nodes()?),
-            Needs::Python if self.python.is_none() => self.python = Some(Setting::python()?),
-            Needs::Cluster | Needs::Monitoring | Needs::Nodes | Needs::Python => {}
+            Needs::Verifiers if self.verifiers.is_none() => self.verifiers = Some(Setting::verifiers()?),
+            Needs::Cluster | Needs::Monitoring | Needs::Nodes | Needs::Verifiers => {}
         }
         Ok(match needs {
             Needs::Nodes => self.nodes.as_ref(),
-            Needs::Python => self.python.as_ref(),
+            Needs::Verifiers => self.verifiers.as_ref(),
             _ => self.plane.as_ref(),
         })
     }
 
     fn close(self) -> Result<()> {
-        self.plane.into_iter().chain(self.nodes).chain(self.python).try_for_each(Setting::close)
+        self.plane.into_iter().chain(self.nodes).chain(self.verifiers).try_for_each(Setting::close)
     }
 }
 
@@ -190,10 +191,15 @@ impl Setting {
         Ok(Self { access: Some(access), variables: vec![(PROGRAMS_VARIABLE, programs)], owned, scratch })
     }
 
-    /// The built programs and a Python that has what it needs to doubt them.
-    fn python() -> Result<Self> {
+    /// The built programs, and programs of others that have what they need to doubt them.
+    fn verifiers() -> Result<Self> {
         let programs = cargo::build_programs(cargo::Profile::Dev)?;
-        let variables = vec![(PROGRAMS_VARIABLE, programs), (PYTHON_VARIABLE, python::interpreter()?)];
+        let variables = vec![
+            (PROGRAMS_VARIABLE, programs),
+            (PYTHON_VARIABLE, python::interpreter()?),
+            (NODE_MODULES_VARIABLE, node::modules()?),
+            (SIGSTORE_VARIABLE, tools::ensure(&tools::SIGSTORE)?.join("sigstore")),
+        ];
         Ok(Self { access: None, variables, owned: None, scratch: None })
     }
 

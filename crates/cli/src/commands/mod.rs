@@ -22,6 +22,7 @@ mod exec_run;
 mod health;
 mod man;
 mod policy_check;
+mod proof_export;
 mod proof_generate;
 mod proof_prove;
 mod proof_show;
@@ -32,6 +33,8 @@ mod sandbox_probe;
 mod schema;
 mod validate_replacement;
 mod version;
+
+pub(crate) use proof_export::Format;
 
 use crate::arguments::{Cas, Command, Digest, Drift, Exec, Policy, Proof, Sandbox};
 use crate::bench_arguments::Bench;
@@ -59,6 +62,7 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<Report, CommandError>
         Command::Proof(Proof::Prove(arguments)) => proof_prove::run(arguments),
         Command::Proof(Proof::Show(arguments)) => proof_show::run(arguments),
         Command::Proof(Proof::Sign(arguments)) => proof_sign::run(arguments),
+        Command::Proof(Proof::Export(arguments)) => proof_export::run(arguments),
         Command::Digest(Digest::File(arguments)) => digest::file(arguments),
         Command::Digest(Digest::Verify(arguments)) => digest::verify(arguments),
         Command::Proof(Proof::Verify(arguments)) => proof_verify::run(arguments),

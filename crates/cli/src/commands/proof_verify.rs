@@ -1,6 +1,8 @@
 //! `requiem proof verify`: recompute, compare, and say what was and what was not verified. Reads the file, and what the user names
 //! beside it: a trust file, receipts, a store. No network.
 
+use std::path::Path;
+
 use requiem_model::{BundleRoot, ExecutionRoot, RequestDigest, ResultDigest};
 use requiem_proof::envelope::Bound;
 use requiem_proof::replays::{MAX_REPLAYS_BYTES, Replays, Tally};
@@ -155,13 +157,17 @@ fn alone(arguments: &ProofVerify, file: &OutputFile, signatures: &[Bound]) -> Re
 fn signed(arguments: &ProofVerify, signatures: &[Bound]) -> Result<Findings, CommandError> {
     let mut findings = Findings { signatures: signatures.len(), ..Findings::default() };
     if let Some(path) = &arguments.trust {
-        let trust = Trust::parse(&store::read(path, MAX_TRUST_BYTES as u64)?).map_err(|error| {
-            let hint = "its form stands in docs/format/signatures.md";
-            CommandError::unusable(error.code(), printable(&error.to_string()), hint)
-        })?;
-        findings.signers = Some(signers(&trust, signatures)?);
+        findings.signers = Some(signers(&read_trust(path)?, signatures)?);
     }
     Ok(findings)
+}
+
+/// Reads a trust file.
+pub(super) fn read_trust(path: &Path) -> Result<Trust, CommandError> {
+    Trust::parse(&store::read(path, MAX_TRUST_BYTES as u64)?).map_err(|error| {
+        let hint = "its form stands in docs/format/signatures.md";
+        CommandError::unusable(error.code(), printable(&error.to_string()), hint)
+    })
 }
 
 /// The receipts that the object brings along, and those of a file: each run counts once, wherever it lies.

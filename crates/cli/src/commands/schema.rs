@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     bench_compare, bench_gate, cas_gc, cas_get, cas_info, cas_ls, cas_pin, cas_put, cas_stats, cas_verify,
     completions, digest, doctor, drift_analyze, exec_apply, exec_explain, exec_replay, health, man,
-    policy_check, proof_generate, proof_prove, proof_show, proof_sign, proof_verify,
+    policy_check, proof_export, proof_generate, proof_prove, proof_show, proof_sign, proof_verify,
     sandbox_explain, sandbox_probe, version,
 };
 use crate::arguments::SchemaArguments;
@@ -50,6 +50,7 @@ const DOCUMENTS: &[Entry] = &[
     ("proof-generate", "the roots of what was generated", of::<proof_generate::Generated>),
     ("proof-show", "what a bundle says", of::<proof_show::Shown<'_>>),
     ("proof-prove", "the roots above one output", of::<proof_prove::Proven<'_>>),
+    ("proof-export", "the key whose signature was exported", of::<proof_export::Exported<'_>>),
     ("proof-sign", "the key that signed", of::<proof_sign::SignedDocument>),
     (
         "proof-verify",

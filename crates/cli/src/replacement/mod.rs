@@ -35,7 +35,7 @@ use requiem_model::dual::{Severity, Tolerance};
 use requiem_model::{Layer, Requirement, SandboxPolicy};
 
 use corpus::Corpus;
-use judge::{Evidence, judge, never_ran, unusable};
+use judge::{Evidence, Judgement, judge, never_ran, unusable};
 use probe::Probe;
 use report::{Check, Item, Readiness, SCHEMA, Side, Subject, Verdict};
 use runs::{Plan, Runs, Work};
@@ -90,46 +90,51 @@ impl Validation {
         let plan = self.plan(&place)?;
         let primary = self.runs(&self.primary, PRIMARY, &place.primary, &plan, None, &place)?;
         // Before anybody else could have touched it.
-        let mut broken = place.damaged()?.1;
+        let (_, broken) = place.damaged()?;
         let tried = self.candidate(&plan, &place)?;
-        let (objects, damaged) = place.damaged()?;
-        let candidate = tried.as_ref().ok();
-        let nothing =
-            Runs { fixtures: plan.fixtures.iter().map(|_| Vec::new()).collect(), ..Runs::default() };
+        let stored = place.check(&plan, &primary, tried.as_ref().ok())?;
+        let nothing = Runs::none_of(&plan);
         let evidence = Evidence {
             fixtures: self.corpus.fixtures.iter().map(|each| (each.name.as_str(), &each.expect)).collect(),
             primary: &primary,
-            candidate: candidate.unwrap_or(&nothing),
+            candidate: tried.as_ref().unwrap_or(&nothing),
             probe: &plan.probe,
             tolerance: self.tolerance,
         };
-        broken.extend(unusable(&evidence));
+        let unusable = broken.into_iter().chain(unusable(&evidence)).collect();
         let mut judgement = judge(&evidence);
+        judgement.checks.push(stored);
         if let Err(error) = &tried {
             // It never ran, so why it did not is all that there is to say.
             judgement.checks[0] = never_ran(error);
         }
-        let failures = if damaged.is_empty() { place.missing(&plan, &primary, candidate) } else { damaged };
-        let looked_at = if candidate.is_some() { objects } else { 0 };
-        let unit = "objects read and hashed";
-        judgement.checks.insert(3, Check::of(Subject::StoreVerify, unit, looked_at, failures, Vec::new()));
-        let verdict = Verdict::of(&judgement.checks, &broken);
-        Ok(Readiness {
+        Ok(self.report(started, (&primary, evidence.candidate), judgement, unusable))
+    }
+
+    fn report(
+        &self,
+        started: SystemTime,
+        runs: (&Runs, &Runs),
+        found: Judgement,
+        unusable: Vec<Item>,
+    ) -> Readiness {
+        let verdict = Verdict::of(&found.checks, &unusable);
+        Readiness {
             ok: verdict == Verdict::Ready,
             error_code: verdict.error_code(),
             schema: SCHEMA,
             verdict,
-            primary: side(&self.primary, Some(&primary)),
-            candidate: side(&self.candidate, candidate),
+            primary: side(&self.primary, runs.0),
+            candidate: side(&self.candidate, runs.1),
             corpus: self.corpus.source.clone(),
             fixtures: self.corpus.fixtures.len(),
             repeats: self.repeats,
-            checks: judgement.checks,
-            counts: trial::counts(&judgement.mismatches),
-            unusable: broken,
+            checks: found.checks,
+            counts: trial::counts(&found.mismatches),
+            unusable,
             started_at: store::rfc3339(started),
             completed_at: store::rfc3339(SystemTime::now()),
-        })
+        }
     }
 
     fn plan(&self, place: &Place) -> Result<Plan, CommandError> {
@@ -180,12 +185,8 @@ fn is_nobodys_fault(error: &CommandError) -> bool {
     matches!(error.kind, ErrorKind::Interrupted(_)) || error.error_code == "E_ENGINE_PROGRAM"
 }
 
-fn side(name: &EngineName, runs: Option<&Runs>) -> Side {
-    Side {
-        name: name.to_string(),
-        engine: runs.and_then(|runs| runs.engine.clone()),
-        runs: runs.map_or(0, |runs| runs.begun),
-    }
+fn side(name: &EngineName, runs: &Runs) -> Side {
+    Side { name: name.to_string(), engine: runs.engine.clone(), runs: runs.begun }
 }
 
 /// Every layer, where it is to be had.
@@ -221,6 +222,16 @@ impl Place {
                 .seen("an object", format!("{path} {}", stray.why))
         });
         Ok((audit.checked, damaged.chain(strays).collect()))
+    }
+
+    /// The check of everything that was stored, after both have run.
+    fn check(&self, plan: &Plan, primary: &Runs, candidate: Option<&Runs>) -> Result<Check, CommandError> {
+        let (objects, damaged) = self.damaged()?;
+        let failures = if damaged.is_empty() { self.missing(plan, primary, candidate) } else { damaged };
+        // What a candidate that never ran has not touched says nothing of it.
+        let looked_at = if candidate.is_some() { objects } else { 0 };
+        let unit = "objects read and hashed";
+        Ok(Check::of(Subject::StoreVerify, unit, looked_at, failures, Vec::new()))
     }
 
     /// What came out of each run must be there too, unless it is known already that the store is not whole.

@@ -72,6 +72,13 @@ pub(crate) struct Work<'a> {
     pub(crate) late: AtomicU32,
 }
 
+impl Runs {
+    /// Those of an engine that never ran.
+    pub(crate) fn none_of(plan: &Plan) -> Self {
+        Self { fixtures: plan.fixtures.iter().map(|_| Vec::new()).collect(), ..Self::default() }
+    }
+}
+
 impl Work<'_> {
     /// Runs all of it. Shows how far it is, if standard error is a terminal.
     ///
