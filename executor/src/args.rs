@@ -1,10 +1,10 @@
 //! The command line. Every flag may also come from the environment.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use requiem_config::executor::ServeArgs;
 
 use crate::daemon::Config;
 use crate::profile::ProfileArgs;
@@ -57,67 +57,6 @@ pub struct RelayArgs {
         default_value = "/requiem/local/executor.sock"
     )]
     pub socket: PathBuf,
-}
-
-/// Flags of `serve`.
-#[derive(Debug, Args)]
-pub struct ServeArgs {
-    /// Address for operators: mutual TLS, HTTP/2. Port 0 takes a free one.
-    #[arg(long, env = "REQUIEM_EXECUTOR_LISTEN", default_value = "127.0.0.1:7443")]
-    listen: SocketAddr,
-    /// Address for probes and scrapers: plain HTTP, no secrets.
-    #[arg(long, env = "REQUIEM_EXECUTOR_ADMIN_LISTEN", default_value = "127.0.0.1:7480")]
-    admin_listen: SocketAddr,
-    /// Certificate chain of this executor, PEM.
-    #[arg(long, env = "REQUIEM_EXECUTOR_TLS_CERT", value_name = "FILE")]
-    tls_cert: PathBuf,
-    /// Its private key, PEM.
-    #[arg(long, env = "REQUIEM_EXECUTOR_TLS_KEY", value_name = "FILE")]
-    tls_key: PathBuf,
-    /// Authority whose certificates operators show, PEM.
-    #[arg(long, env = "REQUIEM_EXECUTOR_CLIENT_CA", value_name = "FILE")]
-    client_ca: PathBuf,
-    /// Name that client certificates must bear, as a DNS name or as the common name.
-    #[arg(
-        long,
-        env = "REQUIEM_EXECUTOR_OPERATOR_NAME",
-        value_name = "NAME",
-        default_value = "requiem-operator"
-    )]
-    operator_name: String,
-    /// Folder of the store and the journal; one executor per folder.
-    #[arg(long, env = "REQUIEM_EXECUTOR_STORE", value_name = "DIR")]
-    store: PathBuf,
-    /// Attempts that run at the same time [default: the number of processors].
-    #[arg(long, env = "REQUIEM_EXECUTOR_SLOTS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    slots: Option<u32>,
-    /// Attempts that may wait while every slot is taken.
-    #[arg(long, env = "REQUIEM_EXECUTOR_QUEUE", default_value_t = 1024)]
-    queue: u32,
-    /// Name in bundles and capabilities.
-    #[arg(long, env = "REQUIEM_EXECUTOR_NAME", default_value = "executor")]
-    name: String,
-    /// Seconds that running attempts have to end after SIGTERM.
-    #[arg(long, env = "REQUIEM_EXECUTOR_DRAIN_SECONDS", default_value_t = 25)]
-    drain_seconds: u32,
-    /// Acknowledged attempts that stay known, so that a late call is answered and not run again.
-    #[arg(long, env = "REQUIEM_EXECUTOR_KEEP_ACKED", default_value_t = 4096)]
-    keep_acked: u32,
-    /// Wait for a runner of another container at this Unix socket, instead of starting one.
-    #[arg(long, env = "REQUIEM_EXECUTOR_RUNNER_SOCKET", value_name = "PATH")]
-    runner_socket: Option<PathBuf>,
-    /// Copy the runner that lies beside this program to this place first, for the other container.
-    #[arg(long, env = "REQUIEM_EXECUTOR_INSTALL_RUNNER", value_name = "PATH")]
-    install_runner: Option<PathBuf>,
-    /// Answer calls that change nothing at this Unix socket too, for the own user alone; see `relay`.
-    #[arg(long, env = "REQUIEM_EXECUTOR_LOCAL_SOCKET", value_name = "PATH")]
-    local_socket: Option<PathBuf>,
-    /// Serve one Execution and end when its end has been acknowledged.
-    #[arg(long, env = "REQUIEM_EXECUTOR_ONCE")]
-    once: bool,
-    /// Write the roots of the last results here at the end (in a pod: /dev/termination-log).
-    #[arg(long, env = "REQUIEM_EXECUTOR_TERMINATION_LOG", value_name = "PATH")]
-    termination_log: Option<PathBuf>,
 }
 
 impl From<ServeArgs> for Config {

@@ -133,11 +133,15 @@ struct Daemon {
     termination_log: Option<PathBuf>,
 }
 
-/// Body of `requiem-executor serve`: 0 after a graceful end, 2 if it cannot start.
-pub fn main(config: Config) -> ExitCode {
+/// Body of `requiem-executor serve`: 0 after a graceful end, 2 if it cannot start. What was wrong with the configuration file without
+/// being a reason not to start is told once there is a log.
+pub fn main(config: Config, warnings: &[String]) -> ExitCode {
     // First of all, while there is one thread: a namespace cannot be entered later.
     let entered = requiem_sandbox::enter_trusted_namespace();
     start_log();
+    for warning in warnings {
+        tracing::warn!(%warning, "a setting was passed over");
+    }
     if let Err(error) = entered {
         tracing::warn!(%error, "inputs will be copied into every run instead of mounted");
     }

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use requiem_config::executor::keys;
 use requiem_executor::args::{Cli, Command};
 use requiem_executor::first;
 use requiem_executor::install::{is_runner, run_as_runner};
@@ -12,7 +12,11 @@ fn main() -> ExitCode {
     if is_runner() {
         return run_as_runner();
     }
-    match Cli::parse().command {
+    let (cli, warnings): (Cli, _) = match requiem_config::parse(&keys(), std::env::args_os()) {
+        Ok(read) => read,
+        Err(refused) => refused.exit(),
+    };
+    match cli.command {
         Command::Runner => requiem_sandbox::runner_main(),
         Command::AwaitServing(args) => requiem_executor::awaiting::main(&args),
         Command::InstallProfile(args) => requiem_executor::profile::main(&args),
@@ -20,7 +24,7 @@ fn main() -> ExitCode {
         Command::Serve(_) if first::is_first() => first::main(),
         Command::Serve(args) => {
             first::take_signals();
-            requiem_executor::daemon::main((*args).into())
+            requiem_executor::daemon::main((*args).into(), &warnings)
         }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! | part | module |
 //! |---|---|
-//! | command line, start and end | [`args`], [`run`] |
+//! | start and end | [`run`]; the command line is [`requiem_config::operator`] |
 //! | what reconcilers share | [`context`] |
 //! | events to caches and queues; whether caches can be believed | [`watching`], [`view`], [`queue`], [`backoff`] |
 //! | the three kinds | [`execution`], [`proof_bundle`], [`executor_pool`] |
@@ -21,7 +21,6 @@
 //! | figures, health, readiness | [`metrics`], [`admin`] |
 
 pub mod admin;
-pub mod args;
 pub mod backoff;
 pub mod certificates;
 pub mod context;

@@ -3,14 +3,16 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
-use requiem_operator::args::Args;
+use requiem_config::operator::{Args, keys};
 use requiem_operator::run;
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse();
+    let (args, warnings): (Args, _) = match requiem_config::parse(&keys(), std::env::args_os()) {
+        Ok(read) => read,
+        Err(refused) => refused.exit(),
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
     let log =
@@ -19,6 +21,9 @@ async fn main() -> ExitCode {
         log.json().init();
     } else {
         log.init();
+    }
+    for warning in warnings {
+        tracing::warn!(%warning, "a setting was passed over");
     }
     match run::run(args).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@ use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::reflector;
 use kube::{Client, Config};
+use requiem_config::operator::Args;
 use requiem_crds::admission::Kind;
 use requiem_crds::{ClusterExecutionPolicy, ExecutionPolicy};
 use tokio::net::TcpListener;
@@ -14,10 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Readiness};
-use crate::args::Args;
 use crate::certificates::Certificates;
 use crate::context::{Context, OwnBundles, kinds};
-use crate::dispatch::{Dispatcher, Endpoint, TlsError, client_config};
+use crate::dispatch::{Dispatcher, Endpoint, TlsError, TlsFiles, client_config};
 use crate::events::Events;
 use crate::execution::flights::Flights;
 use crate::execution::policy::Policies;
@@ -126,7 +126,7 @@ async fn lost(candidacy: &mut Option<Candidacy>) -> LeaseLost {
 /// # Errors
 /// See [`RunError`].
 pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<Operator, RunError> {
-    let files = args.tls_files().map(|files| client_config(&files)).transpose()?;
+    let files = TlsFiles::of(args).map(|files| client_config(&files)).transpose()?;
     let metrics = Metrics::new()?;
     let listener = admin::bind(args.admin_listen)
         .await

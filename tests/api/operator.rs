@@ -29,6 +29,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{Condition, await_condition, conditions::is_crd_established};
 use kube::{Client, Config, ResourceExt};
 use puppet::{Call, Puppet, honest, sealed};
+use requiem_config::operator::Args;
 use requiem_crds::proof_bundle::ExecutionRef;
 use requiem_crds::status::ResultReason;
 use requiem_crds::{
@@ -36,7 +37,6 @@ use requiem_crds::{
 };
 use requiem_model::attempt::AttemptState;
 use requiem_model::{Failure, FailureReason};
-use requiem_operator::args::Args;
 use requiem_operator::run;
 use serde_json::json;
 use tokio::sync::watch;
@@ -105,6 +105,7 @@ impl Rig {
     async fn start_operator(&mut self) {
         let files = self.pki.operator();
         let args = Args {
+            config: None,
             kubeconfig: Some(self.kubeconfig.clone()),
             context: None,
             namespace: Some(self.namespace.clone()),

@@ -11,14 +11,18 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Room → rooms that it may depend on, in every kind of dependency.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("requiem-model", &[]),
     ("requiem-cas", &["requiem-model"]),
     ("requiem-sandbox", &["requiem-model"]),
     ("requiem-proof", &["requiem-model"]),
+    ("requiem-config", &[]),
     ("requiem-crds", &["requiem-model"]),
-    ("requiem-operator", &["requiem-model", "requiem-crds", "requiem-proof"]),
-    ("requiem-executor", &["requiem-model", "requiem-cas", "requiem-sandbox", "requiem-proof"]),
+    ("requiem-operator", &["requiem-model", "requiem-config", "requiem-crds", "requiem-proof"]),
+    (
+        "requiem-executor",
+        &["requiem-model", "requiem-config", "requiem-cas", "requiem-sandbox", "requiem-proof"],
+    ),
     (
         "requiem-cli",
         &[
@@ -26,6 +30,7 @@ const EDGES: [(&str, &[&str]); 11] = [
             "requiem-cas",
             "requiem-sandbox",
             "requiem-proof",
+            "requiem-config",
             "requiem-crds",
             "requiem-executor",
         ],
@@ -40,6 +45,7 @@ const ALL: &[&str] = &[
     "requiem-cas",
     "requiem-sandbox",
     "requiem-proof",
+    "requiem-config",
     "requiem-crds",
     "requiem-operator",
     "requiem-executor",

@@ -11,6 +11,7 @@ use crate::bench_arguments::Bench;
 use crate::cas_arguments::{CasGc, CasInfo, CasLs, CasPin, CasStats, CasVerify};
 use crate::commands::Format;
 use crate::replacement_arguments::ValidateReplacement;
+use crate::config_arguments::{Config, EngineArgument, TenantArgument};
 use crate::verdict::Requirement;
 
 /// Run commands in a sandbox that proves itself, store bytes by digest, verify proofs.
@@ -56,6 +57,9 @@ pub(crate) enum Command {
     ///
     /// Exit codes: 0 ready, 1 not ready, 2 unusable: corpus, machine or primary are to be mended first.
     ValidateReplacement(ValidateReplacement),
+    /// Say what is configured, and judge configuration files.
+    #[command(subcommand)]
+    Config(Config),
     /// Say what this machine can do: versions, sandbox layers by a real probe, the store.
     Health(StoreArguments),
     /// Look for what is wrong with this machine, its store and a cluster, and say what to do.
@@ -154,7 +158,7 @@ pub(crate) enum Proof {
 #[derive(Debug, Args)]
 pub(crate) struct StoreArguments {
     /// Folder of the store [default: requiem/cas in the user's data folder].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "REQUIEM_CAS", hide_env_values = true)]
     pub(crate) cas: Option<PathBuf>,
 }
 
@@ -169,13 +173,14 @@ pub(crate) struct ExecRun {
     /// Write the proof to this file, for `requiem proof verify`.
     #[arg(long, value_name = "FILE")]
     pub(crate) proof: Option<PathBuf>,
-    /// What runs it: requiem (the sandbox), rust (isolates nothing), or command:/PATH, a program that speaks requiem-engine/1.
-    #[arg(long, value_name = "ENGINE", default_value = "requiem")]
-    pub(crate) engine: EngineName,
+    #[command(flatten)]
+    pub(crate) by: EngineArgument,
     #[command(flatten)]
     pub(crate) trial: TrialArguments,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) whose: TenantArgument,
 }
 
 /// A second engine, on trial.
@@ -208,6 +213,8 @@ pub(crate) struct ExecExplain {
     pub(crate) request: PathBuf,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) whose: TenantArgument,
 }
 
 #[derive(Debug, Args)]
@@ -255,9 +262,8 @@ pub(crate) struct CasPut {
     pub(crate) max_bytes: u64,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
-    /// Whose objects: a Kubernetes namespace, or default.
-    #[arg(long, value_name = "NS", default_value = "default")]
-    pub(crate) tenant: String,
+    #[command(flatten)]
+    pub(crate) whose: TenantArgument,
 }
 
 #[derive(Debug, Args)]
@@ -272,9 +278,8 @@ pub(crate) struct CasGet {
     pub(crate) tree: bool,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
-    /// Whose objects: a Kubernetes namespace, or default.
-    #[arg(long, value_name = "NS", default_value = "default")]
-    pub(crate) tenant: String,
+    #[command(flatten)]
+    pub(crate) whose: TenantArgument,
 }
 
 #[derive(Debug, Args)]
@@ -293,9 +298,8 @@ pub(crate) struct ExecReplay {
     pub(crate) receipts: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
-    /// Whose objects: a Kubernetes namespace, or default.
-    #[arg(long, value_name = "NS", default_value = "default")]
-    pub(crate) tenant: String,
+    #[command(flatten)]
+    pub(crate) whose: TenantArgument,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::arguments::StoreArguments;
 use crate::bench::comparison::{Allowed, Threshold};
+use crate::config_arguments::TenantArgument;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
@@ -30,6 +31,8 @@ pub(crate) struct BenchRun {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) whose: TenantArgument,
 }
 
 /// Two results.

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use requiem_model::BlobDigest;
 
 use crate::arguments::StoreArguments;
+use crate::config_arguments::TenantArgument;
 
 #[derive(Debug, Args)]
 pub(crate) struct CasLs {
@@ -23,9 +24,8 @@ pub(crate) struct CasInfo {
     pub(crate) digest: BlobDigest,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
-    /// Whose objects: a Kubernetes namespace, or default.
-    #[arg(long, value_name = "NS", default_value = "default")]
-    pub(crate) tenant: String,
+    #[command(flatten)]
+    pub(crate) whose: TenantArgument,
 }
 
 #[derive(Debug, Args)]
@@ -93,9 +93,8 @@ pub(crate) struct CasPinOne {
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
-    /// Whose objects: a Kubernetes namespace, or default.
-    #[arg(long, value_name = "NS", default_value = "default")]
-    pub(crate) tenant: String,
+    #[command(flatten)]
+    pub(crate) whose: TenantArgument,
 }
 
 /// How long ago, as it was given.

@@ -90,14 +90,14 @@ struct Members(Vec<(String, Value)>);
 // === impl Document ===
 
 impl Document {
-    /// Reads a document.
+    /// Reads a document. One that names no tenant is `whose`.
     ///
     /// # Errors
     /// The first field that is unknown, given twice or unusable.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, CommandError> {
+    pub(crate) fn parse(bytes: &[u8], whose: &str) -> Result<Self, CommandError> {
         let mut members = Members::read(bytes)?;
         let request_id = members.text("request_id")?;
-        let tenant_id = members.text("tenant_id")?.unwrap_or_else(|| "default".to_owned());
+        let tenant_id = members.text("tenant_id")?.unwrap_or_else(|| whose.to_owned());
         let workspace_root = members.text("workspace_root")?.map(PathBuf::from);
         let stdin = members.take("stdin").map(|value| source("stdin", value)).transpose()?;
         let inputs = inputs(members.pairs("inputs", bytes)?)?;
@@ -448,7 +448,7 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        Document::parse(text.as_bytes()).unwrap_err().message
+        Document::parse(text.as_bytes(), "default").unwrap_err().message
     }
 
     #[test]
@@ -508,7 +508,7 @@ mod tests {
                 "limits":{{"memory_bytes":1,"pids":2,"scratch_bytes":3,"scratch_inodes":4,"open_files":5}},
                 "policy":{{"layers":{{"cgroup":"preferred"}}}}}}"#
         );
-        let document = Document::parse(text.as_bytes()).unwrap();
+        let document = Document::parse(text.as_bytes(), "default").unwrap();
         assert_eq!(document.request_id.as_deref(), Some("r-1"));
         assert_eq!(document.tenant_id, "team");
         assert_eq!(document.workspace_root.as_deref(), Some(Path::new("/src")));

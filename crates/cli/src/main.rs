@@ -10,6 +10,8 @@ mod bench_arguments;
 mod cas_arguments;
 mod cluster;
 mod commands;
+mod config_arguments;
+mod config_schema;
 mod crypto;
 mod divergence;
 mod doctor;
@@ -36,6 +38,7 @@ mod request_schema;
 mod result;
 mod sandbox;
 mod schema;
+mod settings;
 mod signer;
 mod store;
 mod text;
@@ -52,9 +55,14 @@ fn main() -> ExitCode {
     if plugin::is_plugin() {
         return plugin::main();
     }
-    let arguments = match Arguments::try_parse() {
+    let as_json = std::env::args_os().any(|argument| argument == "--json");
+    let words = match settings::command_line() {
+        Ok(words) => words,
+        Err(error) => return report::finish(Err(error), as_json),
+    };
+    let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
-        Err(error) => return report::usage(&error, std::env::args_os().any(|argument| argument == "--json")),
+        Err(error) => return report::usage(&error, as_json),
     };
     if let Command::Runner = arguments.command {
         return requiem_sandbox::runner_main();

@@ -133,6 +133,12 @@ fn write_stdout(text: &str) -> io::Result<()> {
     }
 }
 
+/// Says on standard error what is no reason to stop.
+pub(crate) fn warn(text: &str) {
+    // There is nobody left to tell.
+    let _nobody_listens = io::stderr().write_all(format!("warning: {}\n", printable(text)).as_bytes());
+}
+
 fn complain(error: &CommandError) {
     let (message, hint) = (printable(&error.message), printable(&error.hint));
     let text = format!("error: {message} [{}]\n hint: {hint}\n", error.error_code);

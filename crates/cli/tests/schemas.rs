@@ -158,16 +158,20 @@ fn every_output_is_what_its_schema_says() {
     .unwrap();
     it.check("doctor", 1, &["doctor"]);
     benchmarks(it);
+    it.check("config-show", 0, &["config", "show", "--tenant", "a"]);
+    it.desk.write("good.toml", "configVersion = 1\n");
+    it.desk.write("bad.toml", "configVersion = 1\ntenat = 5\nengine = 5\n");
+    it.check("config-validate", 0, &["config", "validate", "good.toml"]);
+    it.check("config-validate", 2, &["config", "validate", "bad.toml"]);
     it.check("completions", 0, &["completions", "fish"]);
     it.check("man", 0, &["man"]);
     it.check("man", 0, &["man", "--out", "pages"]);
     it.check("schema", 0, &["schema", "--out", "made"]);
     it.check("version", 0, &["version"]);
     signatures(it);
-    // What is read is judged below, what exec apply and kubectl requiem print in the suites that have a cluster (e2e, pods).
-    let elsewhere = |name: &&String| {
-        ["request", "bench-spec", "exec-apply"].contains(&name.as_str()) || name.starts_with("kubectl-")
-    };
+    // What is read is judged below and in config.rs, what exec apply and kubectl requiem print in the suites that have a cluster.
+    let read = ["request", "bench-spec", "config-cli", "config-operator", "config-executor", "exec-apply"];
+    let elsewhere = |name: &&String| read.contains(&name.as_str()) || name.starts_with("kubectl-");
     it.seen.extend(it.schemas.keys().filter(elsewhere).cloned());
     assert_eq!(it.seen, it.schemas.keys().cloned().collect(), "a schema whose document nobody has seen");
 }
@@ -249,11 +253,9 @@ fn every_command_has_a_schema() {
     // They print what proof verify, exec replay and drift analyze print.
     let borrowed = ["kubectl-verify", "kubectl-replay", "kubectl-diff"];
     let commands = commands.into_iter().filter(|name| !borrowed.contains(&name.as_str()));
-    let expected = ["error", "request", "bench-spec", "exec-diff"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(commands)
-        .collect();
+    let files =
+        ["error", "request", "bench-spec", "exec-diff", "config-cli", "config-operator", "config-executor"];
+    let expected = files.map(str::to_owned).into_iter().chain(commands).collect();
     assert_eq!(names, expected);
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use requiem_config::operator::Args;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,6 +17,14 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Authority that signs executors' certificates, PEM. The system's authorities are not consulted.
     pub executor_ca: PathBuf,
+}
+
+impl TlsFiles {
+    /// Those that the command line names, if it names any.
+    pub fn of(args: &Args) -> Option<Self> {
+        let (cert, key) = (args.tls_cert.clone()?, args.tls_key.clone()?);
+        Some(Self { cert, key, executor_ca: args.executor_ca.clone()? })
+    }
 }
 
 /// Why the TLS configuration could not be made.

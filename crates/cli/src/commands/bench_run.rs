@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &BenchRun) -> Result<Report, CommandError> {
 
 fn finished(arguments: &BenchRun) -> Result<ResultDocument, CommandError> {
     let spec = Spec::parse(&store::read(&arguments.spec, MAX_DOCUMENT_BYTES)?)?;
-    let document = Document::parse(&spec.request)?;
+    let document = Document::parse(&spec.request, &arguments.whose.tenant)?;
     // While this process has one thread, as the name spaces demand.
     sandbox::enter()?;
     let interrupt = Interrupt::watch()?;

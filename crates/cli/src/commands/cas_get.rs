@@ -33,8 +33,8 @@ pub(super) struct Got<'a> {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &CasGet) -> Result<Report, CommandError> {
-    let CasGet { digest, out, tree, store: place, tenant } = arguments;
-    let store = store::open(place.cas.as_deref(), tenant)?;
+    let CasGet { digest, out, tree, store: place, whose } = arguments;
+    let store = store::open(place.cas.as_deref(), &whose.tenant)?;
     let Some(path) = out else {
         to_stdout(&store, digest)?;
         return Ok(Report::silent());

@@ -68,7 +68,7 @@ struct PinName {
 /// Runs the command.
 pub(crate) fn run(arguments: &CasInfo) -> Result<Report, CommandError> {
     let looked = store::look(arguments.store.cas.as_deref())?;
-    let tenant = looked.tenants(Some(&arguments.tenant))?.remove(0);
+    let tenant = looked.tenants(Some(&arguments.whose.tenant))?.remove(0);
     let digest = arguments.digest;
     let facts = looked.shelves.facts(&tenant, &digest)?.ok_or(StoreError::NotFound { digest })?;
     let (referenced_by, unknown) = references(&looked, &tenant, &digest)?;

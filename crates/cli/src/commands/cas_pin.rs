@@ -104,7 +104,7 @@ fn list(arguments: &CasLs) -> Result<Report, CommandError> {
 
 fn tenant(arguments: &CasPinOne) -> Result<(TenantStore, Tenant), CommandError> {
     let looked = store::look(arguments.store.cas.as_deref())?;
-    let tenant = looked.tenants(Some(&arguments.tenant))?.remove(0);
+    let tenant = looked.tenants(Some(&arguments.whose.tenant))?.remove(0);
     Ok((looked.store.tenant(&tenant)?, tenant))
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Put {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &CasPut) -> Result<Report, CommandError> {
-    let store = store::open(arguments.store.cas.as_deref(), &arguments.tenant)?;
+    let store = store::open(arguments.store.cas.as_deref(), &arguments.whose.tenant)?;
     let path = arguments.path.as_path();
     let limit = arguments.max_bytes;
     let put = if path == Path::new("-") {

@@ -50,7 +50,8 @@ pub(super) struct Found {
 
 /// Runs the command. Exit code 1 if an input is missing.
 pub(crate) fn run(arguments: &ExecExplain) -> Result<Report, CommandError> {
-    let document = Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?)?;
+    let document =
+        Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?, &arguments.whose.tenant)?;
     let tenant_id = document.tenant_id.clone();
     let objects = existing(arguments, &tenant_id)?;
     let mut brought = Vec::new();

@@ -64,7 +64,7 @@ pub(crate) fn replay(
     repeatable(&original.verified)?;
     let receipts = receipts(arguments, &original.verified)?;
     let identity = Identity {
-        namespace: arguments.tenant.clone(),
+        namespace: arguments.whose.tenant.clone(),
         name: "replay".to_owned(),
         uid: random_id()?,
         generation: 1,

@@ -45,9 +45,9 @@ struct Finished {
 }
 
 fn finished(arguments: &ExecRun) -> Result<Finished, CommandError> {
-    let document = Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?)?;
+    let document = Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?, &arguments.whose.tenant)?;
     // For the sandbox alone, and not for it as a candidate: what a candidate needs must not change what the primary sees.
-    if arguments.engine == EngineName::Requiem {
+    if arguments.by.engine == EngineName::Requiem {
         // While this process has one thread, as the name spaces demand.
         sandbox::enter()?;
     }
@@ -57,7 +57,7 @@ fn finished(arguments: &ExecRun) -> Result<Finished, CommandError> {
     let objects = store::open(cas, &identity.namespace)?;
     let request = document.request(&mut Keeper::Store(&objects), store::folder_of(&arguments.request))?;
     let Ran { sealed, verified } =
-        execute_here(&arguments.engine, cas, &objects, &identity, &request, &interrupt)?;
+        execute_here(&arguments.by.engine, cas, &objects, &identity, &request, &interrupt)?;
     if let Some(path) = &arguments.proof {
         let text = sealed.to_file().map_err(|error| store::encoding(&error))?;
         store::write(path, format!("{text}\n").as_bytes())?;

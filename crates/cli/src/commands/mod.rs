@@ -12,6 +12,8 @@ mod cas_put;
 mod cas_stats;
 mod cas_verify;
 mod completions;
+mod config_show;
+mod config_validate;
 mod digest;
 mod doctor;
 pub(crate) mod drift_analyze;
@@ -38,6 +40,7 @@ pub(crate) use proof_export::Format;
 
 use crate::arguments::{Cas, Command, Digest, Drift, Exec, Policy, Proof, Sandbox};
 use crate::bench_arguments::Bench;
+use crate::config_arguments::Config;
 use crate::error::CommandError;
 use crate::report::Report;
 
@@ -74,6 +77,8 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<Report, CommandError>
         Command::Bench(Bench::Run(arguments)) => bench_run::run(arguments),
         Command::Bench(Bench::Compare(arguments)) => bench_compare::run(arguments),
         Command::Bench(Bench::Gate(arguments)) => bench_gate::run(arguments),
+        Command::Config(Config::Show(settings)) => config_show::run(settings),
+        Command::Config(Config::Validate(arguments)) => config_validate::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Man(arguments) => man::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     bench_compare, bench_gate, cas_gc, cas_get, cas_info, cas_ls, cas_pin, cas_put, cas_stats, cas_verify,
-    completions, digest, doctor, drift_analyze, exec_apply, exec_explain, exec_replay, health, man,
+    completions, config_show, config_validate, digest, doctor, drift_analyze, exec_apply, exec_explain, exec_replay, health, man,
     policy_check, proof_export, proof_generate, proof_prove, proof_show, proof_sign, proof_verify,
     sandbox_explain, sandbox_probe, version,
 };
@@ -22,7 +22,7 @@ use crate::result::RunDocument;
 use crate::schema::{either, of};
 use crate::text::{printable, shown};
 use crate::trial::DiffDocument;
-use crate::{plugin, request_schema, store};
+use crate::{config_schema, plugin, request_schema, store};
 
 /// What there is a schema of: its name, what it is, and how the schema is made. A command's name is its words.
 type Entry = (&'static str, &'static str, fn() -> Schema);
@@ -72,6 +72,11 @@ const DOCUMENTS: &[Entry] = &[
         "what a layer does, or what all of them do",
         either::<sandbox_explain::Explained, sandbox_explain::Listed>,
     ),
+    ("config-cli", "the configuration file of requiem", config_schema::of_cli),
+    ("config-operator", "the configuration file of requiem-operator", config_schema::of_operator),
+    ("config-executor", "the configuration file of requiem-executor serve", config_schema::of_executor),
+    ("config-show", "the value of every setting, and from where it is", of::<config_show::Shown>),
+    ("config-validate", "what is wrong with a configuration file", of::<config_validate::Judged>),
     ("completions", "a script for a shell", of::<completions::Script>),
     ("man", "a page, or the files that were written", either::<man::Printed, man::Written>),
     ("schema", "the schemas, or the files that were written", either::<Schemas, Written>),

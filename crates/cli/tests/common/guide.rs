@@ -14,6 +14,7 @@ pub(crate) fn follow(desk: &Desk, page: &str) -> Followed {
     let folder = |name: &str| repository(name).canonicalize().unwrap();
     let variables = vec![
         ("XDG_DATA_HOME", desk.path("data")),
+        ("XDG_CONFIG_HOME", desk.path("config")),
         ("SIGNERS", folder("config/signers")),
         ("ENGINES", folder("config/engines")),
     ];

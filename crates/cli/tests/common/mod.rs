@@ -55,15 +55,22 @@ impl Desk {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_requiem"));
         command.args(arguments).current_dir(self.folder.path());
-        command.env("XDG_DATA_HOME", self.path("data")).stdin(Stdio::null());
+        self.at_home(&mut command);
         command
+    }
+
+    /// Store and configuration of this desk, and not those of whoever runs the tests.
+    fn at_home(&self, command: &mut Command) {
+        command.env("XDG_DATA_HOME", self.path("data")).env("XDG_CONFIG_HOME", self.path("config"));
+        command.stdin(Stdio::null());
     }
 
     /// A command that hears signals as on a terminal, whatever whoever started the tests ignores (`nohup`, `&` in a script).
     pub(crate) fn attentive(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("env");
         command.args([ATTENTIVE, env!("CARGO_BIN_EXE_requiem")]).args(arguments);
-        command.current_dir(self.folder.path()).env("XDG_DATA_HOME", self.path("data")).stdin(Stdio::null());
+        command.current_dir(self.folder.path());
+        self.at_home(&mut command);
         command
     }
 

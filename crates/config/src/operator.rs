@@ -1,11 +1,11 @@
-//! The command line.
+//! The flags of `requiem-operator`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use crate::dispatch::TlsFiles;
+use crate::keys::Keys;
 
 /// Reconciles Executions, ProofBundles and ExecutorPools.
 ///
@@ -14,6 +14,9 @@ use crate::dispatch::TlsFiles;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "requiem-operator", version)]
 pub struct Args {
+    /// Settings below the environment and the flags, as a file: configVersion = 1, and flags by their names in camelCase.
+    #[arg(long, env = "REQUIEM_OPERATOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Kubeconfig file.
     #[arg(long, env = "REQUIEM_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
@@ -63,18 +66,15 @@ impl Args {
     pub const fn obeys_cluster(&self) -> bool {
         self.cluster_policies || self.namespace.is_none()
     }
+}
 
-    /// The files of the operator's identity before executors at fixed addresses, if it has one.
-    pub fn tls_files(&self) -> Option<TlsFiles> {
-        let (cert, key) = (self.tls_cert.clone()?, self.tls_key.clone()?);
-        Some(TlsFiles { cert, key, executor_ca: self.executor_ca.clone()? })
-    }
+/// The keys of its file.
+pub fn keys() -> Keys {
+    Keys::of("operator", Args::command())
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
