@@ -19,6 +19,50 @@ use requiem_model::result::FailureReason;
 use crate::execute::{Stored, Timings};
 use crate::journal::JournalStats;
 
+/// A step of an attempt whose times are counted, here and by the command line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// The histogram's name, without what stands before all of a program.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// The first bound, in seconds.
+    first: f64,
+}
+
+impl Step {
+    /// Upper bounds of the buckets, in seconds: twelve, each three times the one before.
+    pub fn bounds(&self) -> Vec<f64> {
+        std::iter::successors(Some(self.first), |bound| Some(bound * 3.0)).take(12).collect()
+    }
+}
+
+/// Waiting for a slot.
+pub const QUEUE: Step =
+    Step { name: "queue_seconds", help: "Time that an attempt waited for a slot.", first: 50e-6 };
+/// Texts and inputs.
+pub const FETCH: Step = Step {
+    name: "fetch_seconds",
+    help: "Time to put texts of the call and to look for inputs.",
+    first: 50e-6,
+};
+/// Inputs made mountable.
+pub const STAGE: Step = Step { name: "stage_seconds", help: "Time to make inputs mountable.", first: 50e-6 };
+/// Inputs brought into the sandbox; part of [`RUN`].
+pub const MOUNT: Step =
+    Step { name: "mount_seconds", help: "Time to bring staged inputs into the sandbox.", first: 10e-6 };
+/// The sandbox.
+pub const RUN: Step =
+    Step { name: "run_seconds", help: "Time in the sandbox, set-up and tear-down included.", first: 0.001 };
+/// Outputs put into the store.
+pub const COLLECT: Step =
+    Step { name: "collect_seconds", help: "Time to put outputs into the store.", first: 50e-6 };
+/// The bundle.
+pub const SEAL: Step = Step { name: "seal_seconds", help: "Time to seal the bundle.", first: 50e-6 };
+/// All of it.
+pub const ATTEMPT: Step =
+    Step { name: "attempt_seconds", help: "Time from slot to durable end.", first: 0.001 };
+
 /// All metrics of one executor.
 pub struct Metrics {
     registry: Registry,
@@ -111,8 +155,7 @@ impl Metrics {
 
     /// Shows every count at zero.
     fn begin(&self) {
-        let failures = FailureReason::ALL.map(FailureReason::as_str);
-        for reason in RESULTS.into_iter().chain(failures) {
+        for reason in reasons() {
             self.attempts.with_label_values(&[reason]);
         }
         for result in [NEW, KNOWN] {
@@ -140,23 +183,14 @@ impl Metrics {
             queue_depth: keep(reg, gauge("queue_depth", "Attempts that wait for a slot."))?,
             running: keep(reg, gauge("running", "Attempts in a slot."))?,
             slots: keep(reg, gauge("slots", "Attempts that may be in a slot at the same time."))?,
-            queue: keep(reg, histogram("queue_seconds", "Time that an attempt waited for a slot.", 50e-6))?,
-            fetch: keep(
-                reg,
-                histogram("fetch_seconds", "Time to put texts of the call and to look for inputs.", 50e-6),
-            )?,
-            stage: keep(reg, histogram("stage_seconds", "Time to make inputs mountable.", 50e-6))?,
-            mount: keep(
-                reg,
-                histogram("mount_seconds", "Time to bring staged inputs into the sandbox.", 10e-6),
-            )?,
-            run: keep(
-                reg,
-                histogram("run_seconds", "Time in the sandbox, set-up and tear-down included.", 0.001),
-            )?,
-            collect: keep(reg, histogram("collect_seconds", "Time to put outputs into the store.", 50e-6))?,
-            seal: keep(reg, histogram("seal_seconds", "Time to seal the bundle.", 50e-6))?,
-            total: keep(reg, histogram("attempt_seconds", "Time from slot to durable end.", 0.001))?,
+            queue: keep(reg, histogram(&QUEUE))?,
+            fetch: keep(reg, histogram(&FETCH))?,
+            stage: keep(reg, histogram(&STAGE))?,
+            mount: keep(reg, histogram(&MOUNT))?,
+            run: keep(reg, histogram(&RUN))?,
+            collect: keep(reg, histogram(&COLLECT))?,
+            seal: keep(reg, histogram(&SEAL))?,
+            total: keep(reg, histogram(&ATTEMPT))?,
             store: StoreFigures::new(reg)?,
             refused: keep(reg, counter("refused_total", "Attempts refused because the queue was full."))?,
             readers: keep(
@@ -255,6 +289,11 @@ impl Metrics {
     }
 }
 
+/// Every reason for which an attempt may end.
+pub fn reasons() -> impl Iterator<Item = &'static str> {
+    RESULTS.into_iter().chain(FailureReason::ALL.map(FailureReason::as_str))
+}
+
 /// Reasons of attempts that have a result.
 const RESULTS: [&str; 6] =
     ["Succeeded", "NonZeroExit", "Signalled", "TimedOut", "OutOfMemory", "OutputMissing"];
@@ -263,7 +302,8 @@ const NEW: &str = "new";
 /// The store had the object.
 const KNOWN: &str = "known";
 
-const STATUSES: [(Status, &str); 5] = [
+/// What may be said of a layer, with the word for it.
+pub const STATUSES: [(Status, &str); 5] = [
     (Status::Enforced, "enforced"),
     (Status::Partial, "partial"),
     (Status::Unsupported, "unsupported"),
@@ -292,10 +332,8 @@ fn gauge(name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     IntGauge::with_opts(opts(name, help))
 }
 
-/// Twelve buckets, each three times the one before.
-fn histogram(name: &str, help: &str, first: f64) -> Result<Histogram, prometheus::Error> {
-    let buckets = prometheus::exponential_buckets(first, 3.0, 12)?;
-    Histogram::with_opts(HistogramOpts { common_opts: opts(name, help), buckets })
+fn histogram(step: &Step) -> Result<Histogram, prometheus::Error> {
+    Histogram::with_opts(HistogramOpts { common_opts: opts(step.name, step.help), buckets: step.bounds() })
 }
 
 #[cfg(test)]

@@ -42,9 +42,10 @@ use crate::tree::Node;
 /// Largest pinned object that is offered to [`Expand`].
 const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
 
-/// What lies in the root of a store. `journal` and `proofs` are the executor's; who calls [`Exclusive::plan`] has looked at them.
-const ROOT_NAMES: [&CStr; 7] =
-    [c"format", c"format.new", c"lost+found", c"tmp", c"tenants", c"journal", c"proofs"];
+/// What lies in the root of a store. `journal` and `proofs` are the executor's; who calls [`Exclusive::plan`] has looked at them. `metrics` are
+/// counts of the command line, which name no object.
+const ROOT_NAMES: [&CStr; 8] =
+    [c"format", c"format.new", c"lost+found", c"tmp", c"tenants", c"journal", c"proofs", c"metrics"];
 const TENANT_NAMES: [&CStr; 5] = [c"lock", c"objects", c"quarantine", c"materialised", c"pins"];
 
 /// An object that something names.

@@ -12,6 +12,7 @@ use crate::cas_arguments::{CasGc, CasInfo, CasLs, CasPin, CasStats, CasVerify};
 use crate::commands::Format;
 use crate::replacement_arguments::ValidateReplacement;
 use crate::config_arguments::{Config, EngineArgument, TenantArgument};
+use crate::metrics_arguments::Metrics;
 use crate::verdict::Requirement;
 
 /// Run commands in a sandbox that proves itself, store bytes by digest, verify proofs.
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Health(StoreArguments),
     /// Look for what is wrong with this machine, its store and a cluster, and say what to do.
     Doctor(Doctor),
+    /// Say what the runs of this machine came to, and what the store holds; also as text for Prometheus.
+    Metrics(Metrics),
     /// Print the script with which a shell completes commands, options and files.
     Completions(Completions),
     /// Print a manual page, or write all of them.

@@ -1,11 +1,12 @@
 //! The executor of this machine: `exec run`, `exec replay` and `bench run` run by the same steps as the daemon.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use requiem_cas::TenantStore;
 use requiem_executor::archive::Archive;
 use requiem_executor::engine::{CommandEngine, Engine, EngineName, Portable, Sandbox};
-use requiem_executor::{Deps, Keep, execute, executor_claim};
+use requiem_executor::{Deps, Keep, SealedRun, Stored, Timings, execute, executor_claim};
 use requiem_model::ExecutionRequest;
 use requiem_model::attempt::{Identity, SealedAttempt};
 use requiem_proof::{ExecutorClaim, Expect, Sealed, Verified, verify};
@@ -26,6 +27,12 @@ pub(crate) struct LocalExecutor {
 pub(crate) struct Ran {
     pub(crate) sealed: Sealed,
     pub(crate) verified: Verified,
+    /// Where the time went.
+    pub(crate) timings: Timings,
+    /// From the request to the end: what is kept durably is kept.
+    pub(crate) took: Duration,
+    /// What became of texts and streams in the store.
+    pub(crate) stored: Stored,
 }
 
 impl LocalExecutor {
@@ -75,11 +82,13 @@ impl LocalExecutor {
     ) -> Result<Ran, CommandError> {
         let engine = self.engine.as_ref();
         let deps = Deps { store: objects, results, engine, claim: &self.claim, keep };
+        let started = Instant::now();
         let ran = execute(&deps, identity, request, &[], interrupt.cancel());
-        let sealed = ran.map_err(|failure| interrupt.explain(failure))?.sealed;
+        let SealedRun { sealed, timings, stored, .. } = ran.map_err(|failure| interrupt.explain(failure))?;
         let verified = believed(&sealed)?;
         let SealedAttempt { body, execution_root, bundle_root, .. } = sealed;
-        Ok(Ran { sealed: Sealed { body, execution_root, bundle_root }, verified })
+        let sealed = Sealed { body, execution_root, bundle_root };
+        Ok(Ran { sealed, verified, timings, took: started.elapsed(), stored })
     }
 }
 
@@ -92,9 +101,11 @@ pub(crate) fn execute_here(
     request: &ExecutionRequest,
     interrupt: &Interrupt,
 ) -> Result<Ran, CommandError> {
-    let ran = LocalExecutor::open(engine)?.execute(objects, Keep::Strict, identity, request, interrupt)?;
+    let executor = LocalExecutor::open(engine)?;
+    let started = Instant::now();
+    let ran = executor.execute(objects, Keep::Strict, identity, request, interrupt)?;
     remember(cas, identity, &ran.sealed)?;
-    Ok(ran)
+    Ok(Ran { took: started.elapsed(), ..ran })
 }
 
 /// Keeps the bundle of a run in the store, so that garbage collection knows what it names.

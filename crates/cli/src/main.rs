@@ -22,6 +22,8 @@ mod layers;
 mod local;
 mod manifest;
 mod meter;
+mod metrics;
+mod metrics_arguments;
 mod named;
 mod pairs;
 mod plugin;
@@ -47,7 +49,7 @@ mod verdict;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::arguments::{Arguments, Command};
 
@@ -56,11 +58,13 @@ fn main() -> ExitCode {
         return plugin::main();
     }
     let as_json = std::env::args_os().any(|argument| argument == "--json");
-    let words = match settings::command_line() {
+    let root = Arguments::command();
+    let words = match settings::command_line(&root) {
         Ok(words) => words,
         Err(error) => return report::finish(Err(error), as_json),
     };
-    let arguments = match Arguments::try_parse_from(words) {
+    let matches = root.try_get_matches_from(words);
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return report::usage(&error, as_json),
     };

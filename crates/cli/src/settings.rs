@@ -4,10 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use requiem_config::{Checked, File, FileError, Keys, Problem, Severity, check, leaf, settle};
 
-use crate::arguments::Arguments;
 use crate::config_arguments::{Kind, Settings};
 use crate::error::CommandError;
 use crate::report;
@@ -34,10 +33,10 @@ pub(crate) fn keys(kind: Kind) -> Keys {
 
 /// The command line, with what the file says where nobody else says something. Only for a command that takes a setting is the file
 /// looked at, so that none can be kept from it by a broken one: `config validate` above all.
-pub(crate) fn command_line() -> Result<Vec<OsString>, CommandError> {
+pub(crate) fn command_line(root: &Command) -> Result<Vec<OsString>, CommandError> {
     let arguments: Vec<OsString> = env::args_os().collect();
-    let (root, keys) = (Arguments::command(), keys(Kind::Cli));
-    let (command, _) = leaf(&root, &arguments);
+    let keys = keys(Kind::Cli);
+    let (command, _) = leaf(root, &arguments);
     if !keys.iter().any(|key| key.is_taken_by(command)) {
         return Ok(arguments);
     }
@@ -47,7 +46,7 @@ pub(crate) fn command_line() -> Result<Vec<OsString>, CommandError> {
             report::warn(&format!("{}; {}", problem.line(&path), problem.hint));
         }
     }
-    Ok(settle(&root, arguments, &keys, &checked))
+    Ok(settle(root, arguments, &keys, &checked))
 }
 
 /// Reads and judges the file, if there is one; what is left of problems are warnings.

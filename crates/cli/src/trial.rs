@@ -24,7 +24,7 @@ use crate::arguments::TrialArguments;
 use crate::error::CommandError;
 use crate::interrupt::Interrupt;
 use crate::local::{LocalExecutor, Ran};
-use crate::text::{count, indented, printable, table};
+use crate::text::{count, indented, printable, table, word};
 use crate::{schema, store};
 
 /// Which form the document of a trial has.
@@ -45,6 +45,14 @@ pub(crate) struct Trial {
     identity: Identity,
     request: ExecutionRequest,
     interrupt: Interrupt,
+}
+
+/// What is to be told and counted of a trial.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    pub(crate) text: String,
+    pub(crate) verdict: String,
+    pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
 /// What came of a trial.
@@ -135,21 +143,19 @@ impl Trial {
     }
 
     /// Makes it, writes its document, and says what came of it.
-    pub(crate) fn run(self, primary: &Verified) -> String {
+    pub(crate) fn run(self, primary: &Verified) -> Tried {
         let diff = self.diff.clone();
         let document = self.document(primary);
         let written = match &diff {
             None => Ok(()),
             Some(_) => store::write_outcome(diff.as_deref(), Ok(&document)),
         };
-        let text = document.text();
-        match written {
-            Ok(()) => text,
-            Err(error) => {
-                let (message, hint) = (printable(&error.message), printable(&error.hint));
-                format!("{text}error: {message} [{}]\n hint: {hint}\n", error.error_code)
-            }
+        let mut text = document.text();
+        if let Err(error) = written {
+            let (message, hint) = (printable(&error.message), printable(&error.hint));
+            text += &format!("error: {message} [{}]\n hint: {hint}\n", error.error_code);
         }
+        Tried { text, verdict: word(&document.verdict), counts: document.counts }
     }
 
     fn document(self, primary: &Verified) -> DiffDocument {

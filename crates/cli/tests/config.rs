@@ -72,7 +72,12 @@ fn commands_do_what_is_shown() {
     assert!(desk.path("there/tenants").is_dir() && !desk.path("data").exists());
     let ls = |variables: &[(&str, &str)]| requiem(&desk, variables, &["cas", "ls"]).stdout;
     // Whoever lists sees all tenants: that --tenant means something else, and no setting reaches it.
-    assert!(ls(&[]).trim_end().ends_with("team"), "{}", ls(&[]));
+    assert_eq!(requiem(&desk, &[("REQUIEM_TENANT", "other")], &["cas", "put", "file"]).code, 0);
+    let listed = ls(&[]);
+    assert!(
+        listed.lines().count() == 2 && listed.contains("  team\n") && listed.contains("  other"),
+        "{listed}"
+    );
     let layers: serde_json::Map<String, Value> = requiem_model::Layer::ALL
         .into_iter()
         .map(|layer| (layer.name().to_owned(), json!("preferred")))

@@ -28,6 +28,18 @@ fn the_reference_pages_are_up_to_date() {
 }
 
 #[test]
+fn the_page_of_metrics_is_up_to_date() {
+    let desk = Desk::new();
+    let said = desk.requiem(&["metrics", "--markdown", "--out", "docs"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let committed = std::fs::read_to_string(repository("docs/reference/cli-metrics.md")).unwrap_or_default();
+    assert!(
+        desk.read("docs/cli-metrics.md") == committed,
+        "run `cargo xtask generate` and commit the result"
+    );
+}
+
+#[test]
 fn every_command_has_a_manual_page_and_no_page_names_another() {
     let desk = Desk::new();
     let written = desk.requiem(&["man", "--out", "pages", "--json"]).json();

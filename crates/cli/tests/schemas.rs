@@ -158,6 +158,7 @@ fn every_output_is_what_its_schema_says() {
     .unwrap();
     it.check("doctor", 1, &["doctor"]);
     benchmarks(it);
+    it.check("metrics", 0, &["metrics"]);
     it.check("config-show", 0, &["config", "show", "--tenant", "a"]);
     it.desk.write("good.toml", "configVersion = 1\n");
     it.desk.write("bad.toml", "configVersion = 1\ntenat = 5\nengine = 5\n");

@@ -36,6 +36,7 @@ fn generate(root: &Path) -> Result<()> {
     for (what, folder) in [
         (&["man", "--markdown"][..], "docs/reference"),
         (&["sandbox", "explain", "--markdown"], "docs/reference"),
+        (&["metrics", "--markdown"], "docs/reference"),
         (&["schema"], "docs/reference/schemas"),
     ] {
         let mut command =

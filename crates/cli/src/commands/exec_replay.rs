@@ -19,7 +19,7 @@ use crate::report::Report;
 use crate::result::{AppliedSandbox, ReportedConfidence};
 use crate::schema;
 use crate::text::{printable, table};
-use crate::{sandbox, store};
+use crate::{metrics, sandbox, store};
 
 /// What came of it.
 #[derive(Serialize, JsonSchema)]
@@ -73,8 +73,15 @@ pub(crate) fn replay(
     let cas = arguments.store.cas.as_deref();
     let objects = store::open(cas, &identity.namespace)?;
     let request = &original.verified.body.execution.request;
-    let Ran { sealed, verified: again } =
-        execute_here(&EngineName::Requiem, cas, &objects, &identity, request, &interrupt)?;
+    let ran = execute_here(&EngineName::Requiem, cas, &objects, &identity, request, &interrupt);
+    let place = store::folder(cas)?;
+    let ran = ran.inspect_err(|error| metrics::count(&place, |totals| totals.failed(error)))?;
+    let agrees = original.verified.execution_root == ran.verified.execution_root;
+    metrics::count(&place, |totals| {
+        totals.ran(&ran);
+        totals.replayed(agrees);
+    });
+    let Ran { sealed, verified: again, .. } = ran;
     keep(arguments, sealed, receipts)?;
     let differing = of_execution(&original.verified, &again);
     let document = document(&original.verified, &again, &differing);

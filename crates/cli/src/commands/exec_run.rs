@@ -15,8 +15,8 @@ use crate::local::{Ran, execute_here, random_id};
 use crate::report::Report;
 use crate::result::{RunDocument, engine_in_words};
 use crate::text::{indented, printable, table};
-use crate::trial::Trial;
-use crate::{sandbox, store};
+use crate::trial::{Trial, Tried};
+use crate::{metrics, sandbox, store};
 
 /// Lines of each stream that people are shown.
 const SHOWN_LINES: usize = 40;
@@ -27,25 +27,39 @@ pub(crate) fn run(arguments: &ExecRun) -> Result<Report, CommandError> {
         store::check_writable(path)?;
     }
     let outcome = finished(arguments);
+    let place = store::folder(arguments.store.cas.as_deref()).ok();
+    if let Some(place) = &place {
+        metrics::count(place, |totals| match &outcome {
+            Ok(Finished { ran, .. }) => totals.ran(ran),
+            Err(error) => totals.failed(error),
+        });
+    }
     store::write_outcome(arguments.out.as_deref(), outcome.as_ref().map(|finished| &finished.document))?;
-    let Finished { verified, document, trial } = outcome?;
-    let text = text(&verified, &document);
+    let Finished { ran, document, trial } = outcome?;
+    let text = text(&ran.verified, &document);
     let report = Report::new(&document, text, document.ok);
     Ok(match trial {
         None => report,
-        Some(trial) => report.then(move || trial.run(&verified)),
+        Some(trial) => report.then(move || {
+            let Tried { text, verdict, counts } = trial.run(&ran.verified);
+            if let Some(place) = place {
+                metrics::count(&place, |totals| totals.tried(&verdict, &counts));
+            }
+            text
+        }),
     })
 }
 
 /// A run that has a result, and what is to be tried after it.
 struct Finished {
-    verified: Verified,
+    ran: Ran,
     document: RunDocument,
     trial: Option<Trial>,
 }
 
 fn finished(arguments: &ExecRun) -> Result<Finished, CommandError> {
-    let document = Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?, &arguments.whose.tenant)?;
+    let document =
+        Document::parse(&store::read(&arguments.request, MAX_DOCUMENT_BYTES)?, &arguments.whose.tenant)?;
     // For the sandbox alone, and not for it as a candidate: what a candidate needs must not change what the primary sees.
     if arguments.by.engine == EngineName::Requiem {
         // While this process has one thread, as the name spaces demand.
@@ -56,17 +70,17 @@ fn finished(arguments: &ExecRun) -> Result<Finished, CommandError> {
     let cas = arguments.store.cas.as_deref();
     let objects = store::open(cas, &identity.namespace)?;
     let request = document.request(&mut Keeper::Store(&objects), store::folder_of(&arguments.request))?;
-    let Ran { sealed, verified } =
-        execute_here(&arguments.by.engine, cas, &objects, &identity, &request, &interrupt)?;
+    let ran = execute_here(&arguments.by.engine, cas, &objects, &identity, &request, &interrupt)?;
+    let Ran { sealed, verified, .. } = &ran;
     if let Some(path) = &arguments.proof {
         let text = sealed.to_file().map_err(|error| store::encoding(&error))?;
         store::write(path, format!("{text}\n").as_bytes())?;
     }
     let result = &verified.body.execution.result;
     let (stdout, stderr) = (stream(&objects, &result.stdout)?, stream(&objects, &result.stderr)?);
-    let document = RunDocument::new(&verified, stdout, stderr, sealed.body);
+    let document = RunDocument::new(verified, stdout, stderr, sealed.body.clone());
     let trial = Trial::of(&arguments.trial, objects, identity, request, interrupt);
-    Ok(Finished { verified, document, trial })
+    Ok(Finished { ran, document, trial })
 }
 
 /// Who asks: the tenant, and an id of the user's or of ours.

@@ -23,6 +23,7 @@ pub(crate) mod exec_replay;
 mod exec_run;
 mod health;
 mod man;
+mod metrics;
 mod policy_check;
 mod proof_export;
 mod proof_generate;
@@ -79,6 +80,7 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<Report, CommandError>
         Command::Bench(Bench::Gate(arguments)) => bench_gate::run(arguments),
         Command::Config(Config::Show(settings)) => config_show::run(settings),
         Command::Config(Config::Validate(arguments)) => config_validate::run(arguments),
+        Command::Metrics(arguments) => metrics::run(arguments, json),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Man(arguments) => man::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),

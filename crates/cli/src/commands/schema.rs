@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 
 use super::{
     bench_compare, bench_gate, cas_gc, cas_get, cas_info, cas_ls, cas_pin, cas_put, cas_stats, cas_verify,
-    completions, config_show, config_validate, digest, doctor, drift_analyze, exec_apply, exec_explain, exec_replay, health, man,
-    policy_check, proof_export, proof_generate, proof_prove, proof_show, proof_sign, proof_verify,
-    sandbox_explain, sandbox_probe, version,
+    completions, config_show, config_validate, digest, doctor, drift_analyze, exec_apply, exec_explain,
+    exec_replay, health, man, metrics, policy_check, proof_export, proof_generate, proof_prove, proof_show, proof_sign,
+    proof_verify, sandbox_explain, sandbox_probe, version,
 };
 use crate::arguments::SchemaArguments;
 use crate::bench::document::ResultDocument;
@@ -77,6 +77,7 @@ const DOCUMENTS: &[Entry] = &[
     ("config-executor", "the configuration file of requiem-executor serve", config_schema::of_executor),
     ("config-show", "the value of every setting, and from where it is", of::<config_show::Shown>),
     ("config-validate", "what is wrong with a configuration file", of::<config_validate::Judged>),
+    ("metrics", "what was counted, and what the store holds", of::<metrics::Figures>),
     ("completions", "a script for a shell", of::<completions::Script>),
     ("man", "a page, or the files that were written", either::<man::Printed, man::Written>),
     ("schema", "the schemas, or the files that were written", either::<Schemas, Written>),

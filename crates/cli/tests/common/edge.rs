@@ -143,7 +143,9 @@ pub(crate) fn unprivileged(desk: &Desk, arguments: &[&str]) -> Said {
     // Where the program was built may be closed to others.
     let program = desk.path("requiem");
     if !program.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_requiem"), &program).unwrap();
+        // By another process: one that another test starts meanwhile would hold our copy open for writing, and it could not be executed.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_requiem")).arg(&program).status().unwrap();
+        assert!(copied.success(), "{copied}");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let mut command = Command::new(&program);
