@@ -1,6 +1,7 @@
 //! The command line. Every flag may also come from the environment.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};

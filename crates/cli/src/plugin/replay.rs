@@ -7,6 +7,7 @@ use super::site::Site;
 use crate::arguments::{ExecReplay, StoreArguments};
 use crate::cluster::runtime;
 use crate::commands::exec_replay;
+use crate::config_arguments::TenantArgument;
 use crate::error::CommandError;
 use crate::proof_input::Bundle;
 use crate::report::Report;
@@ -21,9 +22,9 @@ pub(crate) fn run(cluster: &ClusterArguments, arguments: &Replay) -> Result<Repo
         receipts: arguments.receipts.clone(),
         store: StoreArguments { cas: arguments.store.cas.clone() },
         // The proof names none: it is about what was asked for, wherever it runs.
-        tenant: "default".to_owned(),
+        whose: TenantArgument { tenant: "default".to_owned() },
     };
-    exec_replay::replay(&replay, || runtime()?.block_on(fetch(cluster, arguments, &replay.tenant)))
+    exec_replay::replay(&replay, || runtime()?.block_on(fetch(cluster, arguments, &replay.whose.tenant)))
 }
 
 /// The bundle, when everything that its request reads is here.

@@ -137,7 +137,7 @@ impl Fixture {
             inputs.insert(path.to_string(), json!({"tree": digest}));
         }
         let bytes = serde_json::to_vec(&members).map_err(|error| store::encoding(&error))?;
-        Document::parse(&bytes)?.request(&mut Keeper::Store(objects), &self.base)
+        Document::parse(&bytes, "default")?.request(&mut Keeper::Store(objects), &self.base)
     }
 }
 
