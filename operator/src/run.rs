@@ -132,7 +132,7 @@ pub async fn start(args: &Args, stop: watch::Receiver<bool>) -> Result<Operator,
         .await
         .map_err(|source| RunError::Listen { address: args.admin_listen, source })?;
     let mut config = kube_config(args).await?;
-    let readiness = Readiness::waiting_for(5);
+    let readiness = Readiness::waiting_for(4);
     let watching = Watching {
         client: Client::try_from(config.clone())?,
         namespace: args.namespace.clone(),
@@ -251,11 +251,12 @@ fn assemble(
     parts.spawn(watching::executions(watching.clone(), context.clone(), execution_cache));
     parts.spawn(watching::pools(watching.clone(), context.clone(), pool_cache));
     // It counts for no readiness: without the right to see pods everything else works.
-    let apart = Watching { readiness: Readiness::waiting_for(1), ..watching.clone() };
-    parts.spawn(watching::pods(apart, context.clone(), pod_cache));
+    let apart = Watching { readiness: Readiness::waiting_for(2), ..watching.clone() };
+    parts.spawn(watching::pods(apart.clone(), context.clone(), pod_cache));
+    // Nor does this: a definition of before replays cannot select by them.
+    parts.spawn(watching::replays(apart, context.clone()));
     policies(args, context.clone(), watching, parts);
     parts.spawn(watching::bundles(watching.clone(), context.clone()));
-    parts.spawn(watching::replays(watching.clone(), context.clone()));
     parts.spawn(watching::ended(watching.clone(), context.clone()));
     parts.spawn(comebacks(context.clone(), back, watching.stop.clone()));
     context
