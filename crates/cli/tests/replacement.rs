@@ -353,6 +353,7 @@ fn an_interrupted_validation_leaves_nothing() {
     let signals = format!("os.kill(os.getppid(), signal.SIGTERM); import time; time.sleep({nap})");
     let signals = lying(&desk, "signals", &signals);
     for (primary, candidate) in [("rust", &signals[..]), (&signals[..], "rust")] {
+        let begun = Instant::now();
         let mut command = Command::new("env");
         command.arg(ATTENTIVE).arg(env!("CARGO_BIN_EXE_requiem"));
         command.args([
@@ -368,6 +369,8 @@ fn an_interrupted_validation_leaves_nothing() {
         command.current_dir(desk.path(".")).env("TMPDIR", desk.path("tmp"));
         let said = said(&command.output().unwrap());
         assert_eq!((said.code, &said.json()["error_code"]), (143, &json!("Interrupted")), "{said:?}");
+        // By the signal, and not by the deadline of the run that it came in.
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
         assert_nobody_runs(&nap);
         assert_tidy(&desk);
     }

@@ -246,17 +246,13 @@ fn truth(evidence: &Evidence<'_>) -> Check {
     };
     let (one, other) = (&primary.body.run.sandbox, &candidate.body.run.sandbox);
     let (before, after) = (evidence.probe.sights(saw), evidence.probe.sights(sees));
-    let (mut looked_at, mut failures, mut notes) = (0, Vec::new(), Vec::new());
-    for ((layer, before), (_, after)) in before.iter().zip(&after) {
-        looked_at += [before, after].into_iter().filter(|sight| **sight != Sight::Unseen).count() as u64;
-        match of_layer(*layer, (one, before), (other, after)) {
-            Found::Failure(item) => failures.push(item),
-            Found::Note(item) => notes.push(item),
-            Found::Nothing => {}
-        }
-    }
-    for source in Source::ALL {
-        match of_source(source, one, other) {
+    let looked_at = before.iter().chain(&after).filter(|(_, sight)| *sight != Sight::Unseen).count() as u64;
+    let sights = before.iter().zip(&after);
+    let layers = sights.map(|((layer, before), (_, after))| of_layer(*layer, (one, before), (other, after)));
+    let sources = Source::ALL.into_iter().map(|source| of_source(source, one, other));
+    let (mut failures, mut notes) = (Vec::new(), Vec::new());
+    for found in layers.chain(sources) {
+        match found {
             Found::Failure(item) => failures.push(item),
             Found::Note(item) => notes.push(item),
             Found::Nothing => {}
