@@ -29,7 +29,7 @@ const CUT: Duration = Duration::from_secs(120);
 /// How long a kubelet is away.
 const STOPPED: Duration = Duration::from_secs(60);
 /// A label of the node on which a pod may start now.
-const HERE: &str = "requiem.dev/here";
+pub(crate) const HERE: &str = "requiem.dev/here";
 
 /// An Execution with a pod of its own on nodes with these labels.
 fn own(selector: Value) -> Result<Value, Failure> {
@@ -46,7 +46,7 @@ fn on(node: &Node) -> Value {
     json!({"kubernetes.io/hostname": node.name()})
 }
 
-fn node_of(pod: &Pod) -> &str {
+pub(crate) fn node_of(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
@@ -59,14 +59,14 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True")
 }
 
-async fn patch_node(site: &Site, node: &Node, patch: Value) -> Result<(), Failure> {
+pub(crate) async fn patch_node(site: &Site, node: &Node, patch: Value) -> Result<(), Failure> {
     let objects: Api<NodeObject> = Api::all(site.bed.client.clone());
     objects.patch(node.name(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
     Ok(())
 }
 
 /// Says on which of the nodes pods that want [`HERE`] may start.
-async fn here(site: &Site, yes: &Node, no: &Node) -> Result<(), Failure> {
+pub(crate) async fn here(site: &Site, yes: &Node, no: &Node) -> Result<(), Failure> {
     patch_node(site, no, json!({"metadata": {"labels": {HERE: null}}})).await?;
     patch_node(site, yes, json!({"metadata": {"labels": {HERE: "yes"}}})).await
 }

@@ -8,6 +8,7 @@ mod nodes;
 mod payloads;
 mod plugin;
 mod pools;
+mod replays;
 mod site;
 mod tiers;
 mod values;

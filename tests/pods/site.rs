@@ -342,7 +342,7 @@ fn resource(types: &TypeMeta) -> Result<ApiResource, Failure> {
 }
 
 /// Waits until `is` holds for the object `name`; says what was last seen of it when it does not.
-async fn until<K>(api: &Api<K>, name: &str, is: impl Fn(&K) -> bool) -> Result<K, Failure>
+pub(crate) async fn until<K>(api: &Api<K>, name: &str, is: impl Fn(&K) -> bool) -> Result<K, Failure>
 where
     K: kube::Resource<DynamicType = ()>
         + Clone

@@ -10,9 +10,9 @@ use requiem_model::{BlobDigest, RelPath};
 use crate::bench_arguments::Bench;
 use crate::cas_arguments::{CasGc, CasInfo, CasLs, CasPin, CasStats, CasVerify};
 use crate::commands::Format;
-use crate::replacement_arguments::ValidateReplacement;
 use crate::config_arguments::{Config, EngineArgument, TenantArgument};
 use crate::metrics_arguments::Metrics;
+use crate::replacement_arguments::ValidateReplacement;
 use crate::verdict::Requirement;
 
 /// Run commands in a sandbox that proves itself, store bytes by digest, verify proofs.

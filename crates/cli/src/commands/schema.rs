@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use super::{
     bench_compare, bench_gate, cas_gc, cas_get, cas_info, cas_ls, cas_pin, cas_put, cas_stats, cas_verify,
     completions, config_show, config_validate, digest, doctor, drift_analyze, exec_apply, exec_explain,
-    exec_replay, health, man, metrics, policy_check, proof_export, proof_generate, proof_prove, proof_show, proof_sign,
-    proof_verify, sandbox_explain, sandbox_probe, version,
+    exec_replay, health, man, metrics, policy_check, proof_export, proof_generate, proof_prove, proof_show,
+    proof_sign, proof_verify, sandbox_explain, sandbox_probe, version,
 };
 use crate::arguments::SchemaArguments;
 use crate::bench::document::ResultDocument;
