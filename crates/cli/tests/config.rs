@@ -206,7 +206,7 @@ fn the_file_of_each_program_is_judged() {
 fn what_cannot_be_read_or_told_is_said() {
     let desk = Desk::new();
     let locked = desk.write("locked.toml", "configVersion = 1\n");
-    std::fs::set_permissions(locked, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(locked, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     std::fs::set_permissions(desk.path("."), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for file in ["locked.toml", "absent.toml", "."] {
         let said = edge::unprivileged(&desk, &["config", "validate", file]);

@@ -158,12 +158,7 @@ fn every_output_is_what_its_schema_says() {
     .unwrap();
     it.check("doctor", 1, &["doctor"]);
     benchmarks(it);
-    it.check("metrics", 0, &["metrics"]);
-    it.check("config-show", 0, &["config", "show", "--tenant", "a"]);
-    it.desk.write("good.toml", "configVersion = 1\n");
-    it.desk.write("bad.toml", "configVersion = 1\ntenat = 5\nengine = 5\n");
-    it.check("config-validate", 0, &["config", "validate", "good.toml"]);
-    it.check("config-validate", 2, &["config", "validate", "bad.toml"]);
+    figures_and_settings(it);
     it.check("completions", 0, &["completions", "fish"]);
     it.check("man", 0, &["man"]);
     it.check("man", 0, &["man", "--out", "pages"]);
@@ -192,6 +187,15 @@ fn signatures(it: &mut Judged) {
     it.desk.write("trust.json", json!({"schema": "requiem-trust/1", "keys": [key]}).to_string());
     let export = ["proof", "export", "proof.json", "--trust", "trust.json", "--out", "exported.json"];
     it.check("proof-export", 0, &export);
+}
+
+fn figures_and_settings(it: &mut Judged) {
+    it.check("metrics", 0, &["metrics"]);
+    it.check("config-show", 0, &["config", "show", "--tenant", "a"]);
+    it.desk.write("good.toml", "configVersion = 1\n");
+    it.desk.write("bad.toml", "configVersion = 1\ntenat = 5\nengine = 5\n");
+    it.check("config-validate", 0, &["config", "validate", "good.toml"]);
+    it.check("config-validate", 2, &["config", "validate", "bad.toml"]);
 }
 
 /// Documents that are written and not printed: of every verdict one.
