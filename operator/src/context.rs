@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -20,7 +21,7 @@ use crate::gates::Gates;
 use crate::health::Health;
 use crate::kubeapi::Writer;
 use crate::metrics::Metrics;
-use crate::queue::{Key, Queue};
+use crate::queue::{Key, Queue, Verdict};
 use crate::replay::memory::Replays;
 
 /// An object of which it is not sure that it can be read: one malformed object must not hide the others.
@@ -101,6 +102,23 @@ impl OwnBundles {
 }
 
 impl Context {
+    /// Times and counts one reconcile of `kind`. What failed is tried again; `failed` tells it, and says for how long to wait at least.
+    pub async fn reconciled<E>(
+        &self,
+        kind: &'static str,
+        drive: impl Future<Output = Result<Verdict, E>>,
+        failed: impl FnOnce(E) -> Option<Duration>,
+    ) -> Verdict {
+        let started = Instant::now();
+        let (verdict, result) = match drive.await {
+            Ok(verdict @ Verdict::Done) => (verdict, "done"),
+            Ok(verdict) => (verdict, "waiting"),
+            Err(error) => (Verdict::Failed { at_least: failed(error) }, "error"),
+        };
+        self.metrics.reconciled(kind, result, started.elapsed());
+        verdict
+    }
+
     /// The Execution as the cache has it.
     pub fn execution(&self, key: &Key) -> Option<Arc<Guarded<Execution>>> {
         self.executions.get(&ObjectRef::new(&key.name).within(&key.namespace))

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use kube::Client;
+use kube::api::Api;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::runtime::wait::await_condition;
+use requiem_crds::Execution;
 
 use crate::error::CommandError;
 
@@ -38,6 +41,29 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         CommandError::unusable("Runtime", error.to_string(), "see the limits of this process: ulimit -a")
     })
+}
+
+/// The Execution called `name` as soon as `is` holds for it.
+pub(crate) async fn until(
+    executions: &Api<Execution>,
+    name: &str,
+    is: impl Fn(&Execution) -> bool,
+) -> Result<Execution, CommandError> {
+    let holds = |object: Option<&Execution>| object.is_none_or(&is);
+    match await_condition(executions.clone(), name, holds).await {
+        Ok(Some(execution)) => Ok(execution),
+        Ok(None) => Err(deleted(name)),
+        Err(error) => {
+            let message = format!("cannot watch Execution {name}: {error}");
+            Err(CommandError::unusable("Watch", message, "ask for the rights to list and watch executions"))
+        }
+    }
+}
+
+/// The error of an Execution that is waited for and is not there any more.
+pub(crate) fn deleted(name: &str) -> CommandError {
+    let message = format!("Execution {name} was deleted before it ended");
+    CommandError::finding("Deleted", message, "apply it again")
 }
 
 /// What the API server answered instead of doing it.

@@ -10,7 +10,7 @@
 //! The time runs from the moment at which the operator wrote the end, by the operator's clock: what an executor says
 //! about time cannot shorten the life of evidence. It stands in the status, so it survives every restart.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -77,17 +77,11 @@ pub fn seen(context: &Context, object: &Guarded<Execution>) {
 
 /// Does what is due for the Execution called `key`.
 pub async fn reconcile(context: Context, key: Key) -> Verdict {
-    let started = Instant::now();
-    let (verdict, result) = match drive(&context, &key).await {
-        Ok(verdict @ Verdict::Done) => (verdict, "done"),
-        Ok(verdict) => (verdict, "waiting"),
-        Err(error) => {
-            tracing::warn!(execution = %key, %error, "ttlAfterFinished is not carried out yet");
-            (Verdict::Failed { at_least: error.retry_after() }, "error")
-        }
+    let failed = |error: ApiError| {
+        tracing::warn!(execution = %key, %error, "ttlAfterFinished is not carried out yet");
+        error.retry_after()
     };
-    context.metrics.reconciled(kinds::ENDED, result, started.elapsed());
-    verdict
+    context.reconciled(kinds::ENDED, drive(&context, &key), failed).await
 }
 
 async fn drive(context: &Context, key: &Key) -> Result<Verdict, ApiError> {

@@ -27,7 +27,7 @@ pub(crate) mod samples;
 pub mod tracker;
 pub mod validate;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::Resource;
 use requiem_crds::execution::CacheMode;
@@ -75,17 +75,11 @@ impl ReconcileError {
 
 /// Brings the Execution called `key` as far as it can go now.
 pub async fn reconcile(context: Context, key: Key) -> Verdict {
-    let started = Instant::now();
-    let (verdict, result) = match drive(&context, &key).await {
-        Ok(verdict @ Verdict::Done) => (verdict, "done"),
-        Ok(verdict) => (verdict, "waiting"),
-        Err(error) => {
-            tracing::warn!(execution = %key, %error, "reconcile failed and is tried again");
-            (Verdict::Failed { at_least: error.at_least() }, "error")
-        }
+    let failed = |error: ReconcileError| {
+        tracing::warn!(execution = %key, %error, "reconcile failed and is tried again");
+        error.at_least()
     };
-    context.metrics.reconciled(kinds::EXECUTION, result, started.elapsed());
-    verdict
+    context.reconciled(kinds::EXECUTION, drive(&context, &key), failed).await
 }
 
 async fn drive(context: &Context, key: &Key) -> Result<Verdict, ReconcileError> {

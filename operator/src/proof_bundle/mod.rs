@@ -16,8 +16,6 @@ pub mod decide;
 pub mod observe;
 pub mod report;
 
-use std::time::Instant;
-
 use kube::Resource;
 use requiem_crds::ProofBundle;
 use requiem_crds::proof_bundle::Origin;
@@ -33,20 +31,15 @@ pub async fn reconcile(context: Context, key: Key) -> Verdict {
     if context.own_bundles.is_claimed(&key) {
         return Verdict::Done;
     }
-    let started = Instant::now();
-    let (verdict, result) = match drive(&context, &key).await {
-        Ok(()) => (Verdict::Done, "done"),
-        Err(error) => {
-            tracing::warn!(bundle = %key, %error, "reconcile failed and is tried again");
-            (Verdict::Failed { at_least: error.retry_after() }, "error")
-        }
+    let failed = |error: ApiError| {
+        tracing::warn!(bundle = %key, %error, "reconcile failed and is tried again");
+        error.retry_after()
     };
-    context.metrics.reconciled(kinds::BUNDLE, result, started.elapsed());
-    verdict
+    context.reconciled(kinds::BUNDLE, drive(&context, &key), failed).await
 }
 
-async fn drive(context: &Context, key: &Key) -> Result<(), ApiError> {
-    let Some(bundle) = observe::unjudged(context, key).await? else { return Ok(()) };
+async fn drive(context: &Context, key: &Key) -> Result<Verdict, ApiError> {
+    let Some(bundle) = observe::unjudged(context, key).await? else { return Ok(Verdict::Done) };
     let judgement = decide::judge(&bundle);
     let (origin, replays) = if judgement.is_verified() {
         observe::origin(context, &bundle).await?
@@ -57,7 +50,7 @@ async fn drive(context: &Context, key: &Key) -> Result<(), ApiError> {
     if report::report(context, &bundle, &judgement, origin, replays).await? && !judgement.is_verified() {
         context.events.warn(bundle.object_ref(&()), "Verify", judgement.code(), &judgement.message());
     }
-    Ok(())
+    Ok(Verdict::Done)
 }
 
 /// Whether the operator still has to judge `bundle`. The spec is immutable: one verdict is enough.

@@ -18,7 +18,7 @@ pub mod memory;
 pub mod observe;
 pub mod report;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use requiem_crds::ProofBundle;
 use requiem_crds::replay::{ReplayPhase, ReplaysStatus};
@@ -54,17 +54,11 @@ impl ReplayError {
 
 /// Brings the replays of the bundle called `key` as far as they can go now. While one runs, this waits for its end.
 pub async fn reconcile(context: Context, key: Key) -> Verdict {
-    let started = Instant::now();
-    let (verdict, result) = match drive(&context, &key).await {
-        Ok(verdict @ Verdict::Done) => (verdict, "done"),
-        Ok(verdict) => (verdict, "waiting"),
-        Err(error) => {
-            tracing::warn!(bundle = %key, %error, "replaying failed and is tried again");
-            (Verdict::Failed { at_least: error.at_least() }, "error")
-        }
+    let failed = |error: ReplayError| {
+        tracing::warn!(bundle = %key, %error, "replaying failed and is tried again");
+        error.at_least()
     };
-    context.metrics.reconciled(kinds::REPLAY, result, started.elapsed());
-    verdict
+    context.reconciled(kinds::REPLAY, drive(&context, &key), failed).await
 }
 
 async fn drive(context: &Context, key: &Key) -> Result<Verdict, ReplayError> {

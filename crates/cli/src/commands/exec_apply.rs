@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use kube::api::{Api, DeleteParams, PostParams};
-use kube::runtime::wait::await_condition;
 use kube::{Client, ResourceExt};
 use requiem_crds::{Execution, ProofBundle};
 use schemars::JsonSchema;
@@ -15,7 +14,7 @@ use serde::Serialize;
 
 use super::proof_verify::{self, Verdict};
 use crate::arguments::ExecApply;
-use crate::cluster::{connect, refused, runtime};
+use crate::cluster::{connect, refused, runtime, until};
 use crate::error::CommandError;
 use crate::proof_input::Bundle;
 use crate::proof_of;
@@ -67,9 +66,10 @@ async fn apply(arguments: &ExecApply, execution: Execution) -> Result<Outcome, C
     let created = created.map_err(|error| refused("create the Execution", &error))?;
     let name = created.name_any();
     let limit = Duration::from_secs(arguments.timeout_seconds);
-    let outcome = match ended(&executions, &name, Some(limit)).await {
-        Ok(execution) => judge(&client, &namespace, &execution, arguments.proof.as_deref()).await,
-        Err(error) => Err(error),
+    let outcome = match tokio::time::timeout(limit, ended(&executions, &name)).await {
+        Err(_elapsed) => Err(too_late(&executions, &name, limit).await),
+        Ok(Ok(execution)) => judge(&client, &namespace, &execution, arguments.proof.as_deref()).await,
+        Ok(Err(error)) => Err(error),
     };
     if arguments.delete {
         let deleted = executions.delete(&name, &DeleteParams::background()).await;
@@ -91,30 +91,9 @@ fn namespace(flag: Option<&str>, execution: &Execution, client: &Client) -> Resu
     }
 }
 
-/// The Execution when it has ended, if that is within the limit.
-pub(crate) async fn ended(
-    executions: &Api<Execution>,
-    name: &str,
-    limit: Option<Duration>,
-) -> Result<Execution, CommandError> {
-    let terminal = |object: Option<&Execution>| {
-        object.is_none_or(|object| object.status.as_ref().is_some_and(|status| status.terminal))
-    };
-    let waiting = await_condition(executions.clone(), name, terminal);
-    // What is not limited is limited to some centuries.
-    let limit = limit.unwrap_or(Duration::from_secs(u32::MAX.into()));
-    match tokio::time::timeout(limit, waiting).await {
-        Ok(Ok(Some(execution))) => Ok(execution),
-        Ok(Ok(None)) => {
-            let message = format!("Execution {name} was deleted before it ended");
-            Err(CommandError::finding("Deleted", message, "apply it again"))
-        }
-        Ok(Err(error)) => {
-            let message = format!("cannot watch Execution {name}: {error}");
-            Err(CommandError::unusable("Watch", message, "ask for the rights to list and watch executions"))
-        }
-        Err(_elapsed) => Err(too_late(executions, name, limit).await),
-    }
+/// The Execution when it has ended.
+pub(crate) async fn ended(executions: &Api<Execution>, name: &str) -> Result<Execution, CommandError> {
+    until(executions, name, |object| object.status.as_ref().is_some_and(|status| status.terminal)).await
 }
 
 /// What it waits for, in the operator's own words.

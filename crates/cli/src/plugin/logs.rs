@@ -13,7 +13,6 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
 use kube::ResourceExt;
-use kube::runtime::wait::await_condition;
 use requiem_crds::Execution;
 use requiem_crds::status::StreamStatus;
 use requiem_model::BlobDigest;
@@ -25,7 +24,7 @@ use super::get::state;
 use super::holder::{self, Running};
 use super::remote::Remote;
 use super::site::Site;
-use crate::cluster::runtime;
+use crate::cluster::{deleted, runtime, until};
 use crate::error::CommandError;
 use crate::report::{Report, no_stdout};
 use crate::text::printable;
@@ -143,23 +142,10 @@ impl<'a> Viewer<'a> {
     /// The Execution when its status is another one.
     async fn changed(&self, before: &Execution) -> Result<Execution, CommandError> {
         let (uid, version) = (before.uid(), before.resource_version());
-        let moved = |object: Option<&Execution>| {
-            object.is_none_or(|object| object.uid() != uid || object.resource_version() != version)
-        };
-        let seen = await_condition(self.site.executions(), self.name, moved).await;
-        match seen {
-            Ok(Some(execution)) if execution.uid() == uid => Ok(execution),
-            Ok(_) => Err(CommandError::finding(
-                "Deleted",
-                format!("Execution {} was deleted before it ended", self.name),
-                "create it again",
-            )),
-            Err(error) => Err(CommandError::unusable(
-                "Watch",
-                format!("cannot watch Execution {}: {error}", self.name),
-                "ask for the rights to list and watch executions",
-            )),
-        }
+        let moved = |object: &Execution| object.uid() != uid || object.resource_version() != version;
+        let execution = until(&self.site.executions(), self.name, moved).await?;
+        // Another object of that name is not the one that was followed.
+        if execution.uid() == uid { Ok(execution) } else { Err(deleted(self.name)) }
     }
 
     /// Nothing more is to be had now.

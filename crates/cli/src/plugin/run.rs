@@ -65,7 +65,7 @@ async fn follow(
     if !json {
         Viewer::new(&site, &name, None).show(true).await?;
     }
-    let ended = exec_apply::ended(&site.executions(), &name, None).await?;
+    let ended = exec_apply::ended(&site.executions(), &name).await?;
     let bundle = site.proof_kept_in(&ended, arguments.proof.as_deref()).await?;
     Ok((ended, bundle))
 }
