@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use futures::{StreamExt, TryStreamExt};
+use kube::runtime::{WatchStreamExt, watcher};
 use requiem_crds::replay::{ReplayOutcome, ReplayPhase, ReplaysStatus};
 use requiem_model::Outcome;
 use requiem_model::attempt::StartAttempt;
@@ -67,15 +69,21 @@ fn replayed(bundle: &ProofBundle) -> (String, String, String) {
 impl Rig {
     /// The only bundle, as soon as its condition Replayed has this reason.
     async fn replayed(&self, reason: &'static str) -> ProofBundle {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let bundles = self.bundles.list(&ListParams::default()).await.unwrap().items;
-            let found = bundles.iter().find(|bundle| replayed(bundle).1 == reason);
-            if let Some(bundle) = found {
-                return bundle.clone();
+        let config = watcher::Config::default();
+        let mut seen = watcher(self.bundles.clone(), config).default_backoff().applied_objects().boxed();
+        let mut last = None;
+        let found = async {
+            loop {
+                let bundle = seen.try_next().await.unwrap().expect("a watch goes on");
+                if replayed(&bundle).1 == reason {
+                    return bundle;
+                }
+                last = Some(bundle);
             }
-            assert!(tokio::time::Instant::now() < deadline, "not {reason}: {bundles:#?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        match tokio::time::timeout(PATIENCE, found).await {
+            Ok(bundle) => bundle,
+            Err(_elapsed) => panic!("not {reason}: {last:#?}"),
         }
     }
 

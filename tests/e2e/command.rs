@@ -25,22 +25,26 @@ fn requiem(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).current_dir(folder).output().unwrap()
 }
 
+/// `exec apply` of an Execution with this spec: its exit code, and its document.
+fn apply(bed: &Bed, folder: &Path, spec: &Value, more: &[&str]) -> Result<(i32, Value), Failure> {
+    let execution = json!({
+        "apiVersion": "requiem.dev/v1alpha1", "kind": "Execution", "metadata": {"generateName": "apply-"}, "spec": spec,
+    });
+    std::fs::write(folder.join("execution.json"), execution.to_string())?;
+    let kubeconfig = setting(KUBECONFIG)?.display().to_string();
+    let place = ["--kubeconfig", &kubeconfig, "--namespace", &bed.namespace, "--json"];
+    let output = requiem(folder, &[&["exec", "apply", "execution.json"], &place[..], more].concat());
+    let document = serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {output:?}"))?;
+    Ok((output.status.code().ok_or("a signal ended it")?, document))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exec_apply_ends_with_a_verified_proof_and_prints_what_is_published() -> Result<(), Failure> {
     let bed = Bed::start("apply", |_| {}).await?;
     let folder = tempfile::tempdir()?;
-    let kubeconfig = setting(KUBECONFIG)?.display().to_string();
-    let apply = |script: &str, more: &[&str]| -> (i32, Value) {
-        let execution = json!({
-            "apiVersion": "requiem.dev/v1alpha1", "kind": "Execution", "metadata": {"generateName": "apply-"},
-            "spec": {"command": ["/bin/sh", "-c", script]},
-        });
-        std::fs::write(folder.path().join("execution.json"), execution.to_string()).unwrap();
-        let place = ["--kubeconfig", &kubeconfig, "--namespace", &bed.namespace, "--json"];
-        let arguments = [&["exec", "apply", "execution.json"], &place[..], more].concat();
-        let output = requiem(folder.path(), &arguments);
-        let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-        (output.status.code().unwrap(), document)
+    let apply = |script: &str, more: &[&str]| {
+        let spec = json!({"command": ["/bin/sh", "-c", script]});
+        apply(&bed, folder.path(), &spec, more).unwrap()
     };
     let (code, document) = apply("echo hi", &["--proof", "proof.json"]);
     is_as_published("exec-apply.json", &document);
@@ -60,5 +64,20 @@ async fn exec_apply_ends_with_a_verified_proof_and_prints_what_is_published() ->
     let (code, document) = apply("true", &["--context", "absent"]);
     is_as_published("error.json", &document);
     assert_eq!((code, &document["error_code"]), (2, &json!("NoCluster")), "{document:#}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proof_of_what_was_answered_is_that_of_the_run_which_answered() -> Result<(), Failure> {
+    let bed = Bed::start("answered", |_| {}).await?;
+    let folder = tempfile::tempdir()?;
+    let spec = json!({"command": ["/bin/sh", "-c", "echo once"], "cache": "Use"});
+    let (_, ran) = apply(&bed, folder.path(), &spec, &[])?;
+    let (code, answered) = apply(&bed, folder.path(), &spec, &[])?;
+    assert_eq!((code, &answered["result"]), (0, &json!("Succeeded")), "{answered:#}");
+    assert_eq!(answered["proof"]["bundle_root"], ran["proof"]["bundle_root"]);
+    let all = bed.executions.list(&ListParams::default()).await?.items;
+    let hits = all.iter().filter_map(|one| one.status.as_ref()?.cache.as_ref()).filter(|cache| cache.hit);
+    assert_eq!(hits.count(), 1, "the second was answered by the first");
     Ok(())
 }
