@@ -58,7 +58,10 @@ impl Operator {
     }
 
     async fn ended(&mut self) -> ExitStatus {
-        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap()
+        match tokio::time::timeout(PATIENCE, self.child.wait()).await {
+            Ok(ended) => ended.unwrap(),
+            Err(_elapsed) => panic!("{} does not end:\n{}", self.name, self.log()),
+        }
     }
 
     /// Nothing tells when a foreign process is ready, so this asks.
@@ -162,6 +165,8 @@ async fn one_that_was_silent_for_too_long_ends_and_does_not_take_the_lease_back(
     let (rig, mut puppet) = without_operator("silent").await;
     let mut silent = Operator::start(&rig, "silent");
     rig.holder(&["silent"]).await;
+    // It knows, too: one that is stopped before it has the answer has never led, and just stands by afterwards.
+    silent.until_ready().await;
     let other = Operator::start(&rig, "other");
     silent.signal("-STOP").await;
     rig.holder(&["other"]).await;
