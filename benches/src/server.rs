@@ -50,7 +50,8 @@ impl Server {
         })
     }
 
-    /// Writes that the API server has served for our kinds, and Events, by anybody.
+    /// Writes that the API server has served for our kinds, by anybody, and Events in the group in which the operator writes them. The kubelet
+    /// writes its own, about pods that still go, in the core group.
     ///
     /// # Errors
     /// It does not tell.
@@ -61,7 +62,7 @@ impl Server {
             let write = ["POST", "PUT", "PATCH", "APPLY"]
                 .iter()
                 .any(|verb| line.contains(&format!("verb=\"{verb}\"")));
-            let ours = line.contains("group=\"requiem.dev\"") || line.contains("resource=\"events\"");
+            let ours = line.contains("group=\"requiem.dev\"") || line.contains("group=\"events.k8s.io\"");
             line.starts_with("apiserver_request_total{") && write && ours
         };
         Ok(text.lines().filter(counted).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
